@@ -1,0 +1,47 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every module is compiled twice: as Embedded Swift for the drop-in libraries (trait `Dropin`),
+/// and as ordinary Swift for the tool, the unit tests and the sanitizers.
+let layer: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableExperimentalFeature("Embedded", .when(traits: ["Dropin"])),
+    .unsafeFlags(["-wmo", "-Xfrontend", "-function-sections"], .when(traits: ["Dropin"])),
+]
+
+let package = Package(
+    name: "ioctx",
+    products: [
+        .library(name: "LibAIO", type: .static, targets: ["LibAIO"]),
+        .executable(name: "ioctx", targets: ["ioctx"]),
+    ],
+    traits: [
+        .trait(name: "Dropin", description: "Compile the layer as Embedded Swift")
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    ],
+    targets: [
+        .target(
+            name: "CLibAIO",
+            cSettings: [
+                .unsafeFlags(["-Wall", "-Wextra", "-Werror", "-ffunction-sections"]),
+                .define("IOCTX_DROPIN", .when(traits: ["Dropin"])),
+            ]),
+        .target(name: "JobTable", dependencies: ["CLibAIO"], swiftSettings: layer),
+        .target(name: "Paths", dependencies: ["CLibAIO", "JobTable"], swiftSettings: layer),
+        .target(
+            name: "LinuxAIO", dependencies: ["CLibAIO", "JobTable", "Paths"],
+            swiftSettings: layer),
+        .target(
+            name: "LibAIO", dependencies: ["CLibAIO", "LinuxAIO"], exclude: ["libaio.map"],
+            swiftSettings: layer),
+        .executableTarget(
+            name: "ioctx",
+            dependencies: [
+                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+    ]
+)

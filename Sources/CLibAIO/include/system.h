@@ -1,0 +1,143 @@
+/*
+ * Raw system calls, thread-locals and thread start.
+ *
+ * The layer's entry points are system calls to their users: they must not be cancellation
+ * points and must not touch errno, so nothing here goes through the C library's wrappers.
+ * Every call returns the kernel's value: a result, or a negated errno.
+ */
+#ifndef IOCTX_SYSTEM_H
+#define IOCTX_SYSTEM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+static inline intptr_t ioctx_syscall(intptr_t number, intptr_t a, intptr_t b, intptr_t c,
+                                     intptr_t d, intptr_t e, intptr_t f)
+{
+    intptr_t result;
+    register intptr_t r10 __asm__("r10") = d;
+    register intptr_t r8 __asm__("r8") = e;
+    register intptr_t r9 __asm__("r9") = f;
+
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+static inline intptr_t ioctx_syscall(intptr_t number, intptr_t a, intptr_t b, intptr_t c,
+                                     intptr_t d, intptr_t e, intptr_t f)
+{
+    register intptr_t x8 __asm__("x8") = number;
+    register intptr_t x0 __asm__("x0") = a;
+    register intptr_t x1 __asm__("x1") = b;
+    register intptr_t x2 __asm__("x2") = c;
+    register intptr_t x3 __asm__("x3") = d;
+    register intptr_t x4 __asm__("x4") = e;
+    register intptr_t x5 __asm__("x5") = f;
+
+    __asm__ volatile("svc #0"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+}
+#else
+#error "the layer knows the system call convention of x86_64 and aarch64 only"
+#endif
+
+/* Numbers that older C library headers do not have; the same on every architecture. */
+enum {
+    IOCTX_SYS_io_uring_setup = 425,
+    IOCTX_SYS_io_uring_enter = 426,
+    IOCTX_SYS_io_uring_register = 427,
+    IOCTX_SYS_close_range = 436,
+};
+
+#if defined(__aarch64__)
+enum { IOCTX_O_DIRECT = 0200000 };
+#else
+enum { IOCTX_O_DIRECT = 040000 };
+#endif
+
+enum {
+    IOCTX_O_PATH = 010000000,
+    IOCTX_RWF_NOWAIT = 8,
+    IOCTX_RWF_APPEND = 16,
+    IOCTX_MADV_WIPEONFORK = 18,
+    IOCTX_MREMAP_MAYMOVE = 1,
+    IOCTX_CLOSE_RANGE_UNSHARE = 2,
+};
+
+/* struct epoll_event with the low half of its data only, without a packed 64-bit field. */
+struct ioctx_epoll_event {
+    uint32_t events;
+#if !defined(__x86_64__)
+    uint32_t padding;
+#endif
+    uint32_t data;
+    uint32_t data_high;
+};
+_Static_assert(sizeof(struct ioctx_epoll_event) == sizeof(struct epoll_event), "epoll_event");
+
+/*
+ * What a thread knows of itself inside the layer. Zero in a thread that has never called it.
+ * `critical` counts the layer's locks that this thread holds: a call that arrives with it
+ * non-zero comes from a signal handler that interrupted the layer, and must not take a lock.
+ */
+struct ioctx_thread {
+    uint32_t critical;
+    uint32_t calls;    /* calls of the layer that are open in this thread */
+    int32_t tid;       /* of the process `table` belongs to; 0 when not yet asked for */
+    uint32_t daemon;   /* 1 in a daemon of ours */
+    uintptr_t table;   /* the job table for which `tid` was read */
+};
+
+/* initial-exec: one instruction, and no call into the loader from a signal handler. */
+extern __thread struct ioctx_thread ioctx_thread_local
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static inline struct ioctx_thread *ioctx_thread_self(void)
+{
+    return &ioctx_thread_local;
+}
+
+/*
+ * Starts a detached thread with all signals blocked and a small stack.
+ * The mask goes through pthread_sigmask, which leaves the C library's own signals alone, so
+ * that setuid() still reaches the thread. Returns 0 or a positive errno.
+ */
+int ioctx_thread_start(void *(*body)(void *), void *argument);
+
+/*
+ * Runs body(argument) in a child that shares no memory with us except MAP_SHARED mappings and
+ * sends no signal when it ends: a seccomp filter that kills, kills the child.
+ * Returns the wait status, or a negated errno when no child could be had.
+ */
+int ioctx_run_in_child(void (*body)(void *), void *argument);
+
+#endif

@@ -1,0 +1,84 @@
+// The lock of the layer.
+//
+// A thread counts the locks that it holds (ioctx_thread.critical). A call of the layer that
+// finds the count non-zero was made by a signal handler that interrupted the layer in this very
+// thread; it must answer without taking any lock, or it would wait for itself.
+
+import CLibAIO
+import Synchronization
+
+/// What this thread knows of itself inside the layer.
+@safe
+public struct CurrentThread {
+    private let record: UnsafeMutablePointer<ioctx_thread>
+
+    @inline(__always)
+    public init() { unsafe record = ioctx_thread_self() }
+
+    /// True when the caller is a signal handler that interrupted a critical section of ours.
+    @inline(__always)
+    public var interruptedLayer: Bool { unsafe record.pointee.critical != 0 }
+
+    /// True when the caller is a signal handler that interrupted any call of the layer.
+    @inline(__always)
+    public var isNested: Bool { unsafe record.pointee.calls > 1 }
+
+    @inline(__always)
+    public var isDaemon: Bool { unsafe record.pointee.daemon != 0 }
+
+    @inline(__always)
+    public func becomeDaemon() { unsafe record.pointee.daemon = 1 }
+
+    @inline(__always)
+    func enterCritical() { unsafe record.pointee.critical &+= 1 }
+
+    @inline(__always)
+    func leaveCritical() { unsafe record.pointee.critical &-= 1 }
+
+    @inline(__always)
+    public func enterCall() { unsafe record.pointee.calls &+= 1 }
+
+    @inline(__always)
+    public func leaveCall() { unsafe record.pointee.calls &-= 1 }
+
+    /// The thread's identifier; asked for once per thread and process (`table` changes in a
+    /// forked child, whose thread has another identifier but the same thread-locals).
+    public func identifier(in table: UInt) -> Int32 {
+        if unsafe record.pointee.table != table {
+            unsafe record.pointee.tid = System.threadIdentifier()
+            unsafe record.pointee.table = table
+        }
+        return unsafe record.pointee.tid
+    }
+}
+
+/// A futex lock: 0 free, 1 held, 2 held and somebody sleeps. Zeroed memory is a free lock.
+public struct FutexLock: ~Copyable {
+    private let word = Atomic<UInt32>(0)
+
+    public init() {}
+
+    @inline(__always)
+    public borrowing func lock() {
+        CurrentThread().enterCritical()
+        // Acquire pairs with the release in unlock(); the release half keeps the count above
+        // from sinking below the exchange, where a signal handler would miss it.
+        let (taken, _) = word.compareExchange(
+            expected: 0, desired: 1, ordering: .acquiringAndReleasing)
+        if !taken { lockSlowly() }
+    }
+
+    @inline(never)
+    private borrowing func lockSlowly() {
+        while word.exchange(2, ordering: .acquiringAndReleasing) != 0 {
+            _ = word.wait(while: 2, until: .max)
+        }
+    }
+
+    @inline(__always)
+    public borrowing func unlock() {
+        // Release pairs with the acquire in lock().
+        if word.exchange(0, ordering: .acquiringAndReleasing) == 2 { word.wake(1) }
+        CurrentThread().leaveCritical()
+    }
+}

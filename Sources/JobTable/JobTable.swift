@@ -1,0 +1,228 @@
+// The job table: one per process, shared by every context of every face.
+//
+// It hands out jobs, counts them and keeps their memory. A request that completes inline never
+// enters it; it is only counted.
+//
+// Invariants: a job is named by index and generation, and the generation changes each time the
+// job is freed; nothing is allocated on the way of a request except by opening reserved memory.
+
+import CLibAIO
+public import Synchronization
+
+/// How the table tells a face that one of its jobs is done. The argument is the job's address.
+/// Called by daemons, never with a lock of the paths held.
+public typealias CompletionHook = @convention(c) (UInt) -> Void
+
+/// One array of 1,024 vectors, for requests with more vectors than fit into the job.
+public struct VectorBlock: ~Copyable {
+    var next: UInt32
+    // 1,024 vectors of 16 bytes; only the address of the first is ever taken.
+    var storage: Vector
+
+    static var strideBytes: Int { Job.vectorsMax * MemoryLayout<Vector>.stride }
+}
+
+public struct JobTable: ~Copyable {
+    /// (t) guards everything below that says (t); never held over a system call but mprotect.
+    let lock: FutexLock
+    var jobs: Reserve<Job>  // (t) to grow
+    var freeHead: UInt32  // (t)
+    var vectorBase: UInt  // constant
+    var vectorOpened: UInt32  // (t) blocks that have been used at least once
+    var vectorFreeHead: UInt32  // (t)
+
+    public let limits: Limits  // constant
+
+    /// Jobs that are not free.
+    public let inUse: Atomic<UInt32>
+    public let sequence: Atomic<UInt64>
+
+    /// What the Linux face does with its finished jobs; constant once the face exists.
+    /// `publish` makes the event visible, `wake` lets sleepers see it; the program's eventfd is
+    /// signalled between the two.
+    public var publish: CompletionHook?
+    public var wake: CompletionHook?
+
+    static let vectorBlocksMax = 4096
+
+    /// The process's table, made if necessary. The caller holds the root's creation lock.
+    /// nil without memory.
+    public static func createLocked(in root: Ref<ProcessRoot>) -> Ref<JobTable>? {
+        if let table = Ref<JobTable>(address: root.it.jobTable.load(ordering: .acquiring)) {
+            return table
+        }
+        let limits = Limits.fromEnvironment()
+        guard let table = Memory.record(JobTable.self),
+            let jobs = Reserve<Job>(capacity: limits.maxAioQueuePerProc)
+        else { return nil }
+        let vectors = Memory.map(
+            bytes: vectorBlocksMax &* VectorBlock.strideBytes, protection: PROT_NONE)
+        unsafe table.pointer.initialize(
+            to: JobTable(jobs: jobs, vectorBase: vectors, limits: limits))
+        // Release pairs with the acquire of every reader of the root.
+        root.it.jobTable.store(table.address, ordering: .releasing)
+        return table
+    }
+
+    /// The process's table, or nil before the first io_setup.
+    @inline(__always)
+    public static var current: Ref<JobTable>? {
+        guard let root = ProcessRoot.current else { return nil }
+        return Ref(address: root.it.jobTable.load(ordering: .acquiring))
+    }
+
+    private init(jobs: consuming Reserve<Job>, vectorBase: UInt, limits: Limits) {
+        lock = FutexLock()
+        self.jobs = jobs
+        freeHead = Job.none
+        self.vectorBase = vectorBase
+        vectorOpened = 0
+        vectorFreeHead = Job.none
+        self.limits = limits
+        inUse = Atomic(0)
+        sequence = Atomic(0)
+        publish = nil
+        wake = nil
+    }
+}
+
+extension Ref where Pointee == JobTable {
+    /// A job in state preparing, or nil when max_aio_queue_per_proc or memory is reached.
+    public func allocate() -> JobRef? {
+        it.lock.lock()
+        if it.freeHead == Job.none && !growLocked() {
+            it.lock.unlock()
+            return nil
+        }
+        let job = it.jobs[it.freeHead]
+        it.freeHead = job.it.queueNext
+        it.lock.unlock()
+        _ = job.transition(from: .free, to: .preparing)
+        it.inUse.add(1, ordering: .relaxed)
+        job.it.queueNext = Job.none
+        job.it.isBuffered = false
+        job.it.isStream = false
+        job.it.isGated = false
+        job.it.cancelRequested.store(false, ordering: .relaxed)
+        job.it.rwFlags = 0
+        job.it.ioPriority = 0
+        job.it.pollEvents = 0
+        job.it.heldFile = Job.none
+        job.it.heldEventfd = Job.none
+        job.it.vectorBlock = Job.none
+        job.it.vectorCount = 0
+        job.it.vectorFirst = 0
+        job.it.progress = 0
+        job.it.length = 0
+        job.it.offset = 0
+        job.it.sequence = it.sequence.add(1, ordering: .relaxed).newValue
+        return job
+    }
+
+    /// Gives a job back from state `state` (preparing or finished).
+    public func free(_ job: JobRef, from state: JobState) {
+        it.lock.lock()
+        if job.it.vectorBlock != Job.none { releaseVectorsLocked(job.it.vectorBlock) }
+        job.it.generation &+= 1
+        let changed = job.transition(from: state, to: .free)
+        assert(changed, "freed a job that somebody else owned")
+        job.it.queueNext = it.freeHead
+        it.freeHead = job.it.index
+        it.lock.unlock()
+        it.inUse.subtract(1, ordering: .relaxed)
+    }
+
+    @inline(__always)
+    public func job(at index: UInt32) -> JobRef { it.jobs[index] }
+
+    /// The job of that name if it still is that job, for completions that may be late.
+    @inline(__always)
+    public func job(named name: UInt64) -> JobRef? {
+        let index = UInt32(truncatingIfNeeded: name)
+        if index >= it.jobs.opened { return nil }
+        let job = it.jobs[index]
+        return job.it.generation == UInt32(truncatingIfNeeded: name >> 32) ? job : nil
+    }
+
+    /// Calls `body` with every job that was ever used; for cancellation, which is rare.
+    public func forEachJob(_ body: (JobRef) -> Void) {
+        for index in 0..<it.jobs.opened { body(it.jobs[index]) }
+    }
+
+    private func growLocked() -> Bool {
+        let first = it.jobs.opened
+        if !it.jobs.grow() { return false }
+        var index = it.jobs.opened
+        while index > first {
+            index &-= 1
+            it.jobs[index].it.index = index
+            it.jobs[index].it.queueNext = it.freeHead
+            it.freeHead = index
+        }
+        return true
+    }
+
+    // MARK: Vectors
+
+    /// Room for `count` vectors (at most `Job.vectorsMax`) in the job; their address, or 0 when
+    /// memory is exhausted.
+    public func reserveVectors(_ job: JobRef, count: Int) -> UInt {
+        job.it.vectorCount = UInt32(truncatingIfNeeded: count)
+        if count <= Job.inlineVectors { return vectorsAddress(job) }
+        it.lock.lock()
+        var block = it.vectorFreeHead
+        if block != Job.none {
+            it.vectorFreeHead = vectorBlock(block).it.next
+        } else if it.vectorBase != 0 && it.vectorOpened < UInt32(JobTable.vectorBlocksMax)
+            && systemCall(
+                Int32(SYS_mprotect), Int(bitPattern: blockAddress(it.vectorOpened)),
+                VectorBlock.strideBytes, Int(PROT_READ | PROT_WRITE)) >= 0
+        {
+            block = it.vectorOpened
+            it.vectorOpened &+= 1
+        }
+        it.lock.unlock()
+        job.it.vectorBlock = block
+        return block == Job.none ? 0 : blockAddress(block)
+    }
+
+    /// The address of the job's first vector that is not done.
+    public func vectorsAddress(_ job: JobRef) -> UInt {
+        let first =
+            job.it.vectorBlock == Job.none
+            ? UInt(bitPattern: withAddress(of: &job.it.inlineVectors) { $0 })
+            : blockAddress(job.it.vectorBlock)
+        return first &+ UInt(job.it.vectorFirst) &* UInt(MemoryLayout<Vector>.stride)
+    }
+
+    /// Records that `count` more bytes are done: moves the job's offset and vectors on.
+    public func advance(_ job: JobRef, by count: Int) {
+        job.it.progress &+= count
+        job.it.length &-= count
+        // -1 is the file's own position, on pipes and sockets.
+        if job.it.offset >= 0 { job.it.offset &+= Int64(count) }
+        var left = UInt(bitPattern: count)
+        while left > 0, job.it.vectorFirst < job.it.vectorCount,
+            let vector = Ref<Vector>(address: vectorsAddress(job))
+        {
+            let step = Swift.min(left, UInt(bitPattern: vector.it.length))
+            vector.it.base &+= step
+            vector.it.length &-= Int(bitPattern: step)
+            left &-= step
+            if vector.it.length == 0 { job.it.vectorFirst &+= 1 }
+        }
+    }
+
+    private func blockAddress(_ block: UInt32) -> UInt {
+        it.vectorBase &+ UInt(block) &* UInt(VectorBlock.strideBytes)
+    }
+
+    private func vectorBlock(_ block: UInt32) -> Ref<VectorBlock> {
+        unsafe Ref<VectorBlock>(address: blockAddress(block)).unsafelyUnwrapped
+    }
+
+    private func releaseVectorsLocked(_ block: UInt32) {
+        vectorBlock(block).it.next = it.vectorFreeHead
+        it.vectorFreeHead = block
+    }
+}

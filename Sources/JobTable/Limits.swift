@@ -1,0 +1,93 @@
+// The limits of the job table, with the ancestor's names, set by environment variables.
+
+import CLibAIO
+
+/// The value of an environment variable; nil when unset. Only called while the layer is set up.
+public func environmentValue(_ name: StaticString) -> UnsafeMutablePointer<CChar>? {
+    unsafe name.utf8Start.withMemoryRebound(
+        to: CChar.self, capacity: name.utf8CodeUnitCount
+    ) {
+        unsafe getenv($0)
+    }
+}
+
+public struct Limits {
+    /// Most daemons that the pool of threads runs at once (IOCTX_MAX_AIO_PROCS, 1...1024).
+    public var maxAioProcs: UInt32 = 32
+    /// Most jobs that wait or run at once in the process, beyond which io_submit answers -EAGAIN
+    /// (IOCTX_MAX_AIO_QUEUE_PER_PROC).
+    public var maxAioQueuePerProc: UInt32 = 1 << 20
+    /// How long an idle daemon stays, in milliseconds (IOCTX_AIOD_LIFETIME).
+    public var aiodLifetimeMs: UInt32 = 2000
+    /// The process's own quota of io_setup's events (IOCTX_AIO_MAX_NR, else fs.aio-max-nr, which
+    /// is read but not consumed).
+    public var aioMaxNr: UInt32 = 65536
+
+    public static func fromEnvironment() -> Limits {
+        var limits = Limits()
+        if let value = environmentNumber("IOCTX_MAX_AIO_PROCS") {
+            limits.maxAioProcs = min(max(value, 1), 1024)
+        }
+        if let value = environmentNumber("IOCTX_MAX_AIO_QUEUE_PER_PROC") {
+            limits.maxAioQueuePerProc = min(max(value, 1), 1 << 24)
+        }
+        if let value = environmentNumber("IOCTX_AIOD_LIFETIME") {
+            limits.aiodLifetimeMs = min(max(value, 1), 3_600_000)
+        }
+        if let value = environmentNumber("IOCTX_AIO_MAX_NR")
+            ?? numberInFile("/proc/sys/fs/aio-max-nr")
+        {
+            limits.aioMaxNr = value
+        }
+        return limits
+    }
+
+    /// CPUs that the kernel counts on at most; io_setup's sizing depends on it. The list file
+    /// ends in the highest number ("0-1"). 1 where it cannot be read.
+    public static func possibleProcessors() -> UInt32 {
+        var buffer = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+        return unsafe withUnsafeMutableBytes(of: &buffer) { bytes in
+            let count = unsafe System.readFile("/sys/devices/system/cpu/possible", into: bytes)
+            var highest: UInt32 = 0
+            for index in 0..<max(count, 0) {
+                let character = unsafe bytes[index]
+                if character >= 48 && character <= 57 {
+                    highest = highest &* 10 &+ UInt32(character &- 48)
+                } else if character != 10 {
+                    highest = 0
+                }
+            }
+            return highest &+ 1
+        }
+    }
+
+    /// The leading decimal number of a variable; nil when unset or not a number.
+    static func environmentNumber(_ name: StaticString) -> UInt32? {
+        guard let value = unsafe environmentValue(name) else { return nil }
+        var number: UInt64 = 0
+        var index = 0
+        while case let character = unsafe UInt8(bitPattern: value[index]), character >= 48,
+            character <= 57, index < 10
+        {
+            number = number &* 10 &+ UInt64(character &- 48)
+            index &+= 1
+        }
+        return index == 0 ? nil : UInt32(clamping: number)
+    }
+
+    static func numberInFile(_ path: StaticString) -> UInt32? {
+        var buffer = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+        return unsafe withUnsafeMutableBytes(of: &buffer) { bytes in
+            let count = unsafe System.readFile(path, into: bytes)
+            var number: UInt64 = 0
+            var digits = 0
+            for index in 0..<max(count, 0) {
+                let character = unsafe bytes[index]
+                if character < 48 || character > 57 || digits >= 19 { break }
+                number = number &* 10 &+ UInt64(character &- 48)
+                digits &+= 1
+            }
+            return digits == 0 ? nil : UInt32(clamping: number)
+        }
+    }
+}

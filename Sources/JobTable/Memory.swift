@@ -1,0 +1,131 @@
+// The few types through which the layer touches raw memory.
+//
+// Invariant: memory behind a `Ref` is mapped for the life of the process (or of the forked
+// child's view of it: see ProcessRoot), so a stale Ref reads a reused record, never a hole.
+
+import CLibAIO
+
+/// One record of ours in mapped memory.
+@safe
+public struct Ref<Pointee: ~Copyable> {
+    public let pointer: UnsafeMutablePointer<Pointee>
+
+    @inline(__always)
+    public init(_ pointer: UnsafeMutablePointer<Pointee>) {
+        unsafe self.pointer = unsafe pointer
+    }
+
+    /// The record at an address that was taken from `address` before; nil for 0.
+    @inline(__always)
+    public init?(address: UInt) {
+        guard let pointer = unsafe UnsafeMutablePointer<Pointee>(bitPattern: address) else {
+            return nil
+        }
+        unsafe self.pointer = unsafe pointer
+    }
+
+    @inline(__always)
+    public var address: UInt { unsafe UInt(bitPattern: pointer) }
+
+    @inline(__always)
+    public var it: Pointee {
+        @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
+        @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
+    }
+}
+
+public enum Memory {
+    public static let pageBytes = 4096
+
+    @inline(__always)
+    public static func roundUpToPage(_ bytes: Int) -> Int {
+        (bytes &+ pageBytes &- 1) & ~(pageBytes &- 1)
+    }
+
+    /// Private zeroed memory that a forked child does not get. 0 when there is none to be had.
+    public static func map(bytes: Int, protection: Int32, shared: Bool = false) -> UInt {
+        let flags =
+            (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | MAP_ANONYMOUS
+        let address = systemCall(
+            Int32(SYS_mmap), 0, bytes, Int(protection), Int(flags), -1, 0)
+        if address < 0 && address > -4096 { return 0 }
+        _ = systemCall(Int32(SYS_madvise), address, bytes, Int(MADV_DONTFORK))
+        return UInt(bitPattern: address)
+    }
+
+    public static func unmap(_ address: UInt, bytes: Int) {
+        _ = systemCall(Int32(SYS_munmap), Int(bitPattern: address), bytes)
+    }
+
+    /// A single zeroed record; nil when memory is exhausted.
+    public static func record<T: ~Copyable>(_ type: T.Type) -> Ref<T>? {
+        Ref(
+            address: map(
+                bytes: roundUpToPage(MemoryLayout<T>.size), protection: PROT_READ | PROT_WRITE))
+    }
+
+    /// True for an address that no user-space buffer can have: NULL, or the kernel's half.
+    @inline(__always)
+    public static func isOutsideUserSpace(_ address: UInt) -> Bool {
+        address == 0 || isKernelHalf(address)
+    }
+
+    @inline(__always)
+    public static func isKernelHalf(_ address: UInt) -> Bool { address >= 0x7fff_ffff_f000 }
+}
+
+extension Ref: Equatable where Pointee: ~Copyable {
+    @inline(__always)
+    public static func == (left: Ref, right: Ref) -> Bool { left.address == right.address }
+}
+
+/// An array of records in address space reserved at once and opened piece by piece: a writable
+/// reserve would be committed whole under mlockall.
+///
+/// Zeroed memory is a valid record. Opening is done under the owner's lock; a record below
+/// `opened` may be touched by anybody.
+@safe
+public struct Reserve<Element: ~Copyable>: ~Copyable {
+    private let base: UnsafeMutablePointer<Element>
+    public let capacity: UInt32
+    public private(set) var opened: UInt32 = 0
+
+    private static var elementsPerStep: UInt32 {
+        UInt32(truncatingIfNeeded: Swift.max(1, 65_536 / MemoryLayout<Element>.stride))
+    }
+
+    /// Reserves room for `capacity` elements, or for fewer where address space is limited; nil
+    /// when there is not even room for one step.
+    public init?(capacity wanted: UInt32) {
+        var count = wanted
+        while true {
+            let bytes = Memory.roundUpToPage(Int(count) &* MemoryLayout<Element>.stride)
+            let address = Memory.map(bytes: bytes, protection: PROT_NONE)
+            if let pointer = unsafe UnsafeMutablePointer<Element>(bitPattern: address) {
+                unsafe base = unsafe pointer
+                capacity = count
+                return
+            }
+            if count <= Self.elementsPerStep { return nil }
+            count /= 2
+        }
+    }
+
+    @inline(__always)
+    public subscript(index: UInt32) -> Ref<Element> {
+        unsafe Ref(base + Int(index))
+    }
+
+    /// Opens the next step. False at capacity or when the kernel refuses.
+    public mutating func grow() -> Bool {
+        if opened >= capacity { return false }
+        let next = Swift.min(opened &+ Self.elementsPerStep, capacity)
+        // Whole pages from the start: protecting an opened page again changes nothing.
+        let bytes = Memory.roundUpToPage(Int(next) &* MemoryLayout<Element>.stride)
+        let result = unsafe systemCall(
+            Int32(SYS_mprotect), Int(bitPattern: base), bytes, Int(PROT_READ | PROT_WRITE))
+        if result < 0 { return false }
+        opened = next
+        return true
+    }
+}

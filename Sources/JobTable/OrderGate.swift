@@ -1,0 +1,97 @@
+// Kernel order: what was buffered had completed when io_submit returned.
+//
+// A cold buffered read is the only buffered request that we defer. A later write of the process
+// to the same bytes of the same file must not overtake it, so it waits here until the read is
+// done: the kernel's io_submit would have waited for that very read. Reads do not wait for reads,
+// and writes elsewhere do not wait at all.
+
+import CLibAIO
+public import Synchronization
+
+public struct OrderGate: ~Copyable {
+    let lock: FutexLock
+    private var head: UInt32  // (g) deferred reads
+    /// Deferred reads; looked at without the lock to skip the gate, which is the usual case.
+    public let count: Atomic<UInt32>
+    private let changes: Atomic<UInt32>
+    private let sleepers: Atomic<UInt32>
+
+    public init() {
+        lock = FutexLock()
+        head = Job.none
+        count = Atomic(0)
+        changes = Atomic(0)
+        sleepers = Atomic(0)
+    }
+
+    /// Enters a deferred read; before it is handed over.
+    public mutating func enter(_ table: Ref<JobTable>, _ job: JobRef) {
+        lock.lock()
+        job.it.isGated = true
+        job.it.gatePrevious = Job.none
+        job.it.gateNext = head
+        job.it.gateStart = job.it.offset
+        job.it.gateEnd = job.it.offset &+ Int64(job.it.length)
+        if head != Job.none { table.job(at: head).it.gatePrevious = job.it.index }
+        head = job.it.index
+        count.add(1, ordering: .relaxed)
+        lock.unlock()
+    }
+
+    /// Takes a finished read out and lets writers look again; before its event is published.
+    public mutating func leave(_ table: Ref<JobTable>, _ job: JobRef) {
+        if !job.it.isGated { return }
+        lock.lock()
+        let previous = job.it.gatePrevious
+        let next = job.it.gateNext
+        if previous == Job.none {
+            head = next
+        } else {
+            table.job(at: previous).it.gateNext = next
+        }
+        if next != Job.none { table.job(at: next).it.gatePrevious = previous }
+        job.it.isGated = false
+        count.subtract(1, ordering: .relaxed)
+        changes.add(1, ordering: .releasing)
+        let wanted = sleepers.load(ordering: .relaxed) > 0
+        lock.unlock()
+        if wanted { changes.wake() }
+    }
+
+    /// Waits until no deferred read of the file overlaps [offset, offset + length). Not more
+    /// than the kernel's io_submit would have waited, which had done those reads itself.
+    public func awaitReads(
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, offset: Int64, length: Int
+    ) {
+        while true {
+            lock.lock()
+            let seen = changes.load(ordering: .acquiring)
+            if !overlapsLocked(
+                table, device: device, inode: inode, offset: offset, length: length)
+            {
+                lock.unlock()
+                return
+            }
+            sleepers.add(1, ordering: .relaxed)
+            lock.unlock()
+            _ = changes.wait(while: seen, until: .max)
+            sleepers.subtract(1, ordering: .relaxed)
+        }
+    }
+
+    private func overlapsLocked(
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, offset: Int64, length: Int
+    ) -> Bool {
+        var index = head
+        while index != Job.none {
+            let read = table.job(at: index)
+            if read.it.inode == inode && read.it.device == device
+                && offset < read.it.gateEnd && read.it.gateStart < offset &+ Int64(length)
+            {
+                return true
+            }
+            index = read.it.gateNext
+        }
+        return false
+    }
+}

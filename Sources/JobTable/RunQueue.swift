@@ -1,0 +1,62 @@
+// The run queue: jobs handed over and not yet won by a daemon, first in, first out.
+
+public struct RunQueue: ~Copyable {
+    /// (q) guards the links; held for a few instructions only.
+    let lock: FutexLock
+    private var head: UInt32
+    private var tail: UInt32
+    /// (q) to write; read without it to see whether there is anything at all.
+    public let count: Atomic<UInt32>
+
+    public init() {
+        lock = FutexLock()
+        head = Job.none
+        tail = Job.none
+        count = Atomic(0)
+    }
+
+    /// Appends a chain of jobs in state queued, linked by `queueNext` from `first` to `last`.
+    public mutating func append(
+        _ table: Ref<JobTable>, first: JobRef, last: JobRef, count added: UInt32
+    ) {
+        lock.lock()
+        last.it.queueNext = Job.none
+        if tail == Job.none {
+            head = first.it.index
+        } else {
+            table.job(at: tail).it.queueNext = first.it.index
+        }
+        tail = last.it.index
+        // Sequentially consistent: pairs with the daemon's look at the count after it has said
+        // that it sleeps.
+        count.add(added, ordering: .sequentiallyConsistent)
+        lock.unlock()
+    }
+
+    /// Takes the first job, or nil. Its `queueNext` is its former successor.
+    public mutating func takeFirst(_ table: Ref<JobTable>) -> JobRef? {
+        lock.lock()
+        defer { lock.unlock() }
+        if head == Job.none { return nil }
+        let job = table.job(at: head)
+        head = job.it.queueNext
+        if head == Job.none { tail = Job.none }
+        count.subtract(1, ordering: .relaxed)
+        return job
+    }
+
+    /// Takes the whole chain, linked by `queueNext`; nil when empty.
+    public mutating func takeAll(_ table: Ref<JobTable>) -> JobRef? {
+        if count.load(ordering: .relaxed) == 0 { return nil }
+        lock.lock()
+        defer { lock.unlock() }
+        if head == Job.none { return nil }
+        let job = table.job(at: head)
+        head = Job.none
+        tail = Job.none
+        count.store(0, ordering: .relaxed)
+        return job
+    }
+}
+
+public import Synchronization

@@ -1,0 +1,140 @@
+// Raw system calls by name, for every layer above.
+//
+// Invariant: nothing here is a cancellation point, touches errno or allocates, so all of it may
+// be called from a signal handler. Results are the kernel's: a value, or a negated errno.
+
+public import CLibAIO
+public import Synchronization
+
+/// The negated errno that the layer's functions return.
+@inline(__always)
+public func failure(_ errno: Int32) -> Int { -Int(errno) }
+
+@inline(__always)
+public func systemCall(
+    _ number: Int32, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0,
+    _ f: Int = 0
+) -> Int {
+    ioctx_syscall(Int(number), a, b, c, d, e, f)
+}
+
+/// The address of a variable of ours for the duration of `body`, as an integer to hand to the
+/// kernel.
+@inline(__always)
+public func withAddress<T: ~Copyable, R>(of value: inout T, _ body: (Int) -> R) -> R {
+    unsafe withUnsafeMutablePointer(to: &value) { body(Int(bitPattern: $0)) }
+}
+
+public enum System {
+    /// Largest number of bytes that one read or write moves; the kernel truncates to it.
+    public static let transferBytesMax = 0x7fff_f000
+
+    @inline(__always)
+    public static func fileFlags(_ descriptor: Int32) -> Int {
+        systemCall(Int32(SYS_fcntl), Int(descriptor), Int(F_GETFL))
+    }
+
+    @inline(__always)
+    public static func status(of descriptor: Int32, into status: inout stat) -> Int {
+        withAddress(of: &status) { systemCall(Int32(SYS_fstat), Int(descriptor), $0) }
+    }
+
+    @inline(__always)
+    public static func close(_ descriptor: Int32) {
+        _ = systemCall(Int32(SYS_close), Int(descriptor))
+    }
+
+    /// preadv2 or pwritev2. `offset` -1 means the file's own position, which is what pipes and
+    /// sockets need. On 64-bit machines the offset is one argument and the second is ignored.
+    @inline(__always)
+    public static func transfer(
+        isWrite: Bool, _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ offset: Int64,
+        _ rwFlags: Int32
+    ) -> Int {
+        systemCall(
+            isWrite ? Int32(SYS_pwritev2) : Int32(SYS_preadv2), Int(descriptor),
+            Int(bitPattern: vectors), count, Int(offset), 0, Int(rwFlags))
+    }
+
+    /// Readiness of one descriptor now, as poll(2) reports it; 0 when not ready.
+    @inline(__always)
+    public static func readiness(of descriptor: Int32, _ events: UInt32) -> Int {
+        var entry = pollfd(
+            fd: descriptor, events: Int16(truncatingIfNeeded: events), revents: 0)
+        var zero = timespec(tv_sec: 0, tv_nsec: 0)
+        let count = withAddress(of: &entry) { entryAddress in
+            withAddress(of: &zero) {
+                systemCall(Int32(SYS_ppoll), entryAddress, 1, $0, 0, 0)
+            }
+        }
+        if count <= 0 { return count }
+        return Int(UInt16(bitPattern: entry.revents))
+    }
+
+    @inline(__always)
+    public static func monotonicNs() -> UInt64 {
+        var now = timespec(tv_sec: 0, tv_nsec: 0)
+        _ = unsafe clock_gettime(CLOCK_MONOTONIC, &now)
+        return UInt64(truncatingIfNeeded: now.tv_sec) &* 1_000_000_000
+            &+ UInt64(truncatingIfNeeded: now.tv_nsec)
+    }
+
+    public static func sleep(nanoseconds: Int) {
+        var time = timespec(tv_sec: 0, tv_nsec: nanoseconds)
+        _ = withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
+    }
+
+    /// The calling thread's identifier, read once per thread and job table.
+    @inline(__always)
+    public static func threadIdentifier() -> Int32 {
+        Int32(truncatingIfNeeded: systemCall(Int32(SYS_gettid)))
+    }
+
+    /// Reads a small file such as a sysctl into `buffer`; the number of bytes, or a negated errno.
+    public static func readFile(_ path: StaticString, into buffer: UnsafeMutableRawBufferPointer)
+        -> Int
+    {
+        let descriptor = unsafe systemCall(
+            Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
+            Int(O_RDONLY | O_CLOEXEC))
+        if descriptor < 0 { return descriptor }
+        let count = systemCall(
+            Int32(SYS_read), descriptor, Int(bitPattern: buffer.baseAddress), buffer.count)
+        close(Int32(truncatingIfNeeded: descriptor))
+        return count
+    }
+}
+
+// MARK: - Futex
+
+extension Atomic<UInt32> {
+    /// Sleeps while the word is `expected`, until `deadlineNs` on the monotonic clock
+    /// (`UInt64.max` for ever). Returns 0 when woken, or -EAGAIN, -EINTR, -ETIMEDOUT.
+    ///
+    /// There is always a timeout: without one the kernel would restart the wait after a handler
+    /// installed with SA_RESTART, where io_getevents answers EINTR (futex(2), signal(7)).
+    @inline(__always)
+    public borrowing func wait(while expected: UInt32, until deadlineNs: UInt64) -> Int {
+        let bounded = Swift.min(deadlineNs, 1 << 62)
+        var deadline = timespec(
+            tv_sec: Int(truncatingIfNeeded: bounded / 1_000_000_000),
+            tv_nsec: Int(truncatingIfNeeded: bounded % 1_000_000_000))
+        return unsafe withUnsafePointer(to: self) { word in
+            withAddress(of: &deadline) {
+                systemCall(
+                    Int32(SYS_futex), Int(bitPattern: word),
+                    Int(FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG), Int(expected), $0, 0,
+                    Int(UInt32.max))
+            }
+        }
+    }
+
+    @inline(__always)
+    public borrowing func wake(_ count: Int32 = Int32.max) {
+        unsafe withUnsafePointer(to: self) {
+            _ = systemCall(
+                Int32(SYS_futex), Int(bitPattern: $0), Int(FUTEX_WAKE | FUTEX_PRIVATE_FLAG),
+                Int(count))
+        }
+    }
+}

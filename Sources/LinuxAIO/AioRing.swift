@@ -1,0 +1,116 @@
+// The aio_ring of one context, in the library's view (fs/aio.c, struct aio_ring).
+//
+// Invariants: the tail is the library's own and is only copied into the ring; the head is whoever
+// consumes', the program included, and is taken modulo nr. One slot is always unused. An event is
+// stored before the tail that makes it visible.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+/// The header with the two fields that two sides write as atomics.
+private struct RingHeader: ~Copyable {
+    let id: Atomic<UInt32>
+    let nr: Atomic<UInt32>
+    let head: Atomic<UInt32>
+    let tail: Atomic<UInt32>
+    let magic: UInt32
+    let compatFeatures: UInt32
+    let incompatFeatures: UInt32
+    let headerLength: UInt32
+}
+
+struct AioRing {
+    static let headerBytes = 32
+    static let eventBytes = 32
+
+    var pages: RingPages
+    /// Slots, one of which stays unused.
+    var nr: UInt32
+    /// Where the next event goes; the ring's own tail is a copy.
+    var tail: UInt32 = 0
+
+    /// The size of the ring for io_setup's argument (fs/aio.c, ioctx_alloc and aio_setup_ring):
+    /// twice max(n, 4 x CPUs) events, one more for the gap and one for luck, in whole pages.
+    /// Bytes, or a negated errno where the kernel refuses the size.
+    static func bytes(forEvents n: UInt32, processors: UInt32) -> Int {
+        let events = max(n, processors &* 4) &* 2
+        if events > 0x1000_0000 / UInt32(eventBytes) { return failure(EINVAL) }
+        if events == 0 { return failure(EAGAIN) }
+        return Memory.roundUpToPage(headerBytes &+ (Int(events) &+ 2) &* eventBytes)
+    }
+
+    init(pages: RingPages, id: UInt32) {
+        self.pages = pages
+        nr = UInt32((pages.bytes &- Self.headerBytes) / Self.eventBytes)
+        if let header = Ref<aio_ring>(address: pages.address) {
+            header.it = aio_ring(
+                id: id, nr: nr, head: 0, tail: 0, magic: UInt32(AIO_RING_MAGIC),
+                compat_features: UInt32(AIO_RING_COMPAT_FEATURES),
+                incompat_features: UInt32(AIO_RING_INCOMPAT_FEATURES),
+                header_length: UInt32(Self.headerBytes))
+        }
+    }
+
+    @inline(__always)
+    private var header: Ref<RingHeader> {
+        unsafe Ref<RingHeader>(address: pages.address).unsafelyUnwrapped
+    }
+
+    /// The id that the program sees; it may have scribbled over it.
+    @inline(__always)
+    var id: UInt32 { header.it.id.load(ordering: .relaxed) }
+
+    /// The oldest event's slot.
+    @inline(__always)
+    private var head: UInt32 {
+        // Acquire pairs with the release of a program that consumed events itself.
+        let head = header.it.head.load(ordering: .acquiring)
+        return head < nr ? head : head % nr
+    }
+
+    /// Events that nobody has consumed yet.
+    @inline(__always)
+    var available: UInt32 {
+        let head = head
+        return tail >= head ? tail &- head : nr &- head &+ tail
+    }
+
+    /// Stores an event at `position` slots after the tail; invisible until `advanceTail`.
+    @inline(__always)
+    func store(_ event: io_event, at position: UInt32) {
+        var slot = tail &+ position
+        if slot >= nr { slot &-= nr }
+        eventAddress(slot).it = event
+    }
+
+    @inline(__always)
+    mutating func advanceTail(by count: UInt32) {
+        tail &+= count
+        if tail >= nr { tail &-= nr }
+        // Release pairs with the acquire of programs that read the ring: event, then tail.
+        header.it.tail.store(tail, ordering: .releasing)
+    }
+
+    /// Copies up to `count` of the oldest events to the caller's memory and consumes them.
+    func take(into events: UInt, count: Int) -> Int {
+        var position = head
+        let taken = min(count, Int(available))
+        for index in 0..<taken {
+            let target = events &+ UInt(bitPattern: index &* Self.eventBytes)
+            Ref<io_event>(address: target)?.it = eventAddress(position).it
+            position &+= 1
+            if position == nr { position = 0 }
+        }
+        if taken > 0 { header.it.head.store(position, ordering: .releasing) }
+        return taken
+    }
+
+    @inline(__always)
+    private func eventAddress(_ slot: UInt32) -> Ref<io_event> {
+        unsafe Ref<io_event>(
+            address: pages.address &+ UInt(Self.headerBytes)
+                &+ UInt(slot) &* UInt(Self.eventBytes)
+        ).unsafelyUnwrapped
+    }
+}

@@ -1,0 +1,171 @@
+// The calls themselves, as the exports see them: io_setup(2), io_destroy(2), io_submit(2),
+// io_cancel(2), io_getevents(2). All return the result or a negated errno and never touch errno.
+//
+// Every call may come from a signal handler that interrupted another call of the layer in the
+// same thread. Where that one was in a critical section, nothing can be done without waiting for
+// oneself: setup, submit, cancel and destroy answer -EAGAIN, and getevents leaves the events to
+// the interrupted call.
+
+import CLibAIO
+import JobTable
+import Paths
+import Synchronization
+
+public enum LinuxAIO {
+    /// io_setup(2). `contextp` points to 0 and receives the context.
+    /// -EFAULT, -EINVAL (already set, no events, absurd size), -EAGAIN (quota), -ENOMEM, -ENOSYS.
+    public static func setup(_ events: Int32, _ contextp: UInt) -> Int {
+        enter { nested in
+            if nested { return failure(EAGAIN) }
+            var result = 0
+            guard let face = LinuxFace.create(&result) else { return result }
+            if face.it.choice == .off { return failure(ENOSYS) }
+            guard !Memory.isOutsideUserSpace(contextp), let target = Ref<UInt>(address: contextp)
+            else { return failure(EFAULT) }
+            if target.it != 0 || events == 0 { return failure(EINVAL) }
+            result = face.make(events: UInt32(bitPattern: events))
+            if result < 0 && result > -4096 { return result }
+            face.it.engine.warmUp()
+            target.it = UInt(bitPattern: result)
+            return 0
+        }
+    }
+
+    /// io_destroy(2). Queued requests are taken back, running ones awaited. -EINVAL, -ENOSYS.
+    public static func destroy(_ context: UInt) -> Int {
+        withContext(context) { face, context in face.destroy(context) }
+    }
+
+    /// io_submit(2). The number of requests accepted, or the errno of the first.
+    public static func submit(_ context: UInt, _ nr: Int, _ pointers: UInt) -> Int {
+        // -EINVAL for a negative count comes before the look-up, and is the same.
+        withContext(context) { face, context in
+            nr < 0 ? failure(EINVAL) : face.submit(context, count: nr, pointers)
+        }
+    }
+
+    /// io_cancel(2). -EINPROGRESS when the request will end early, with its event in the ring;
+    /// -EINVAL when it is unknown, done, or cannot be stopped.
+    public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
+        if isOff { return failure(ENOSYS) }
+        guard !Memory.isOutsideUserSpace(iocb), let request = Ref<CLibAIO.iocb>(address: iocb)
+        else { return failure(EFAULT) }
+        if request.it.aio_key != 0 { return failure(EINVAL) }
+        return withContext(context) { face, context in face.cancel(context, UInt64(iocb)) }
+    }
+
+    /// io_getevents(2) and io_pgetevents(2). The number of events stored at `events`.
+    /// -EFAULT, -EINVAL, -EINTR, -ENOSYS.
+    public static func getEvents(
+        _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
+        sigmask: UInt
+    ) -> Int {
+        if isOff { return failure(ENOSYS) }
+        if Memory.isKernelHalf(timeout) || Memory.isKernelHalf(sigmask) { return failure(EFAULT) }
+        let timeoutRef = Ref<timespec>(address: timeout)
+        return enter { nested in
+            if nested {
+                return minimum <= 0 || timeoutRef != nil ? 0 : failure(EINTR)
+            }
+            guard let face = LinuxFace.current, let context = face.find(context) else {
+                return failure(EINVAL)
+            }
+            defer { face.unpin(context) }
+            if minimum < 0 || maximum < minimum { return failure(EINVAL) }
+            var reaping = Reaping(
+                context: context, minimum: minimum, maximum: maximum, events: events,
+                deadlineNs: timeoutRef.map { Ref<LinuxFace>.deadline($0.it) } ?? .max,
+                sigmask: sigmask)
+            return face.reap(&reaping)
+        }
+    }
+
+    /// At exit: nothing that was accepted as a write may be lost, so what is still queued or
+    /// running is awaited. Reads are not: their buffers go with the process.
+    public static func rundown() {
+        guard let face = LinuxFace.current, !CurrentThread().interruptedLayer else { return }
+        for _ in 0..<30_000 {
+            if face.it.table.it.inUse.load(ordering: .acquiring) == 0 || !face.hasWrites() {
+                return
+            }
+            System.sleep(nanoseconds: 1_000_000)
+        }
+    }
+
+    // MARK: Entering and leaving
+
+    /// True when IOCTX_ENGINE=off was found by the first io_setup.
+    private static var isOff: Bool {
+        guard let face = LinuxFace.current else { return Engine.isOffInEnvironment() }
+        return face.it.choice == .off
+    }
+
+    @inline(__always)
+    private static func withContext(
+        _ address: UInt, _ body: (Ref<LinuxFace>, ContextRef) -> Int
+    ) -> Int {
+        enter { nested in
+            if nested { return failure(EAGAIN) }
+            guard let face = LinuxFace.current else {
+                return Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
+            }
+            if face.it.choice == .off { return failure(ENOSYS) }
+            guard let context = face.find(address) else { return failure(EINVAL) }
+            defer { face.unpin(context) }
+            return body(face, context)
+        }
+    }
+
+    @inline(__always)
+    private static func enter(_ body: (_ nested: Bool) -> Int) -> Int {
+        let thread = CurrentThread()
+        if thread.interruptedLayer { return body(true) }
+        thread.enterCall()
+        defer { thread.leaveCall() }
+        return body(false)
+    }
+}
+
+extension Ref where Pointee == LinuxFace {
+    /// Takes back the oldest request with that iocb if it is still queued, or ends it if it waits
+    /// for readiness; the event arrives through the ring.
+    fileprivate func cancel(_ context: ContextRef, _ iocb: UInt64) -> Int {
+        var announce = false
+        var result = failure(EINVAL)
+        context.it.lock.lock()
+        var next = context.it.jobsHead
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.ownerNext
+            if job.it.userObject != iocb { continue }
+            if job.transition(from: .queued, to: .cancelled) {
+                result = failure(EINPROGRESS)
+                break
+            }
+            if job.state == .waiting && !job.it.cancelRequested.load(ordering: .relaxed) {
+                job.it.cancelRequested.store(true, ordering: .releasing)
+                announce = true
+                result = failure(EINPROGRESS)
+                break
+            }
+        }
+        context.it.lock.unlock()
+        if announce { it.engine.announceCancellations() }
+        return result
+    }
+
+    /// True while a write or an fsync on a file is queued or running.
+    fileprivate func hasWrites() -> Bool {
+        var found = false
+        it.table.forEachJob { job in
+            let state = job.state
+            if (state == .queued || state == .running) && !job.it.isStream
+                && job.it.operation != .read && job.it.operation != .poll
+                && job.it.operation != .notify
+            {
+                found = true
+            }
+        }
+        return found
+    }
+}

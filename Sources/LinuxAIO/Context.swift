@@ -1,0 +1,181 @@
+// A context: what one io_setup made. Its ring, its request queue, and who waits for its events.
+//
+// Lock key:
+//   (c) the context's lock
+//   (f) the face's lock
+// A context's memory is never unmapped; a pin keeps the record from being reused. Whoever finds
+// a context by address pins it first and looks again (ContextTable.swift).
+//
+// Slots: in flight + unreaped events <= nr - 1. In flight counts every accepted request until its
+// event is stored, inline ones included; it drops after the tail has moved, so that a look at both
+// never counts a request in neither.
+
+import CLibAIO
+import JobTable
+import Paths
+import Synchronization
+
+/// A thread asleep in io_pgetevents; lives on its stack.
+struct MaskedSleeper {
+    var next: UInt  // (c)
+    var wanted: UInt32  // (c)
+    var notifier: Notifier  // (c)
+}
+
+struct Context: ~Copyable {
+    let lock: FutexLock
+    /// The program's view of the ring: the context's name. 0 in a record that is not in use.
+    let address: Atomic<UInt>
+    /// Calls that use the record, and deferred jobs. The last to unpin a dying context frees it.
+    let pins: Atomic<UInt32>
+    /// Set by io_destroy, once.
+    let isDying: Atomic<Bool>
+    var hashNext: UInt32  // (f) to write; read by look-up
+    var index: UInt32  // (f) also the ring's id
+    var quota: UInt32  // (f) io_setup's argument
+
+    var ring: AioRing  // (c)
+    var inFlight: UInt32  // (c)
+    /// Deferred requests that the kernel would have completed in io_submit.
+    var overdue: UInt32  // (c)
+    /// The request queue: deferred jobs in the order of their submission.
+    var jobsHead: UInt32  // (c)
+    var jobsTail: UInt32  // (c)
+
+    /// Threads asleep in io_getevents or io_destroy on `changes`.
+    let sleepers: Atomic<UInt32>
+    let changes: Atomic<UInt32>
+    /// Fewest available events that some sleeper wants.
+    var wantedLeast: UInt32  // (c)
+    var maskedSleepers: UInt  // (c) list of MaskedSleeper
+}
+
+typealias ContextRef = Ref<Context>
+
+extension Ref where Pointee == Context {
+    /// Makes a fresh context of the record. The caller holds the face's lock; nobody else uses
+    /// the record.
+    func prepare(ring: AioRing, quota: UInt32) {
+        it.ring = ring
+        it.quota = quota
+        it.inFlight = 0
+        it.overdue = 0
+        it.jobsHead = Job.none
+        it.jobsTail = Job.none
+        it.wantedLeast = .max
+        it.maskedSleepers = 0
+        it.isDying.store(false, ordering: .relaxed)
+    }
+
+    // MARK: Slots and events
+
+    /// Reserves up to `count` slots; 0 when the ring is full.
+    @inline(__always)
+    func reserve(_ count: UInt32) -> UInt32 {
+        it.lock.lock()
+        let used = it.inFlight &+ it.ring.available
+        let room = it.ring.nr &- 1
+        let granted = used >= room ? 0 : min(count, room &- used)
+        it.inFlight &+= granted
+        it.lock.unlock()
+        return granted
+    }
+
+    /// Gives back slots that were reserved and not used.
+    @inline(__always)
+    func unreserve(_ count: UInt32) {
+        it.lock.lock()
+        it.inFlight &-= count
+        it.lock.unlock()
+        if it.isDying.load(ordering: .acquiring) { wakeAll() }
+    }
+
+    /// Stores the events of requests that completed inline and makes them visible at once.
+    @inline(__always)
+    func publish(_ events: UInt, count: UInt32) {
+        it.lock.lock()
+        for position in 0..<count {
+            let address = events &+ UInt(position) &* UInt(AioRing.eventBytes)
+            if let event = Ref<io_event>(address: address) {
+                it.ring.store(event.it, at: position)
+            }
+        }
+        it.ring.advanceTail(by: count)
+        it.inFlight &-= count
+        it.lock.unlock()
+    }
+
+    // MARK: The request queue
+
+    /// Links a deferred job in; it pins the context until `jobAnnounced`.
+    func enqueue(_ job: JobRef, in table: Ref<JobTable>) {
+        it.pins.add(1, ordering: .relaxed)
+        it.lock.lock()
+        job.it.ownerPrevious = it.jobsTail
+        job.it.ownerNext = Job.none
+        if it.jobsTail == Job.none {
+            it.jobsHead = job.it.index
+        } else {
+            table.job(at: it.jobsTail).it.ownerNext = job.it.index
+        }
+        it.jobsTail = job.it.index
+        if job.it.isBuffered { it.overdue &+= 1 }
+        it.lock.unlock()
+    }
+
+    /// Publishes a finished job's event and takes the job out of the request queue.
+    func publish(_ job: JobRef, in table: Ref<JobTable>) {
+        it.lock.lock()
+        it.ring.store(
+            io_event(
+                data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0),
+            at: 0)
+        it.ring.advanceTail(by: 1)
+        it.inFlight &-= 1
+        if job.it.isBuffered { it.overdue &-= 1 }
+        if job.it.ownerPrevious == Job.none {
+            it.jobsHead = job.it.ownerNext
+        } else {
+            table.job(at: job.it.ownerPrevious).it.ownerNext = job.it.ownerNext
+        }
+        if job.it.ownerNext == Job.none {
+            it.jobsTail = job.it.ownerPrevious
+        } else {
+            table.job(at: job.it.ownerNext).it.ownerPrevious = job.it.ownerPrevious
+        }
+        it.lock.unlock()
+    }
+
+    // MARK: Sleepers
+
+    /// Wakes the sleepers that have what they want; after every publication and its eventfd.
+    @inline(__always)
+    func wakeSleepers() {
+        // Pairs with the sleeper's registration under the lock: a publication that the sleeper
+        // did not see there comes after it and finds it registered.
+        if it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { wakeSatisfied() }
+    }
+
+    @inline(never)
+    private func wakeSatisfied() {
+        it.lock.lock()
+        let available = it.ring.available
+        let isDone = it.isDying.load(ordering: .relaxed)
+        let wake = isDone || available >= it.wantedLeast
+        if wake { it.changes.add(1, ordering: .relaxed) }
+        var next = it.maskedSleepers
+        while let sleeper = Ref<MaskedSleeper>(address: next) {
+            if isDone || available >= sleeper.it.wanted { sleeper.it.notifier.signal() }
+            next = sleeper.it.next
+        }
+        it.lock.unlock()
+        if wake { it.changes.wake() }
+    }
+
+    /// Wakes everybody, whatever they want.
+    func wakeAll() {
+        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wake()
+        wakeSleepers()
+    }
+}

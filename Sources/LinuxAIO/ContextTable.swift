@@ -1,0 +1,300 @@
+// All contexts of the process: look-up by address, io_setup's and io_destroy's book-keeping.
+//
+// A context is found by looking its address up, never by following the caller's pointer. Look-up
+// takes no lock: it walks a hash chain of records that are never unmapped, pins what it finds and
+// looks again. A chain that changes under the walk can at worst lead away, so a miss is confirmed
+// under the lock before it is answered.
+
+import CLibAIO
+import JobTable
+import Paths
+import Synchronization
+
+struct LinuxFace: ~Copyable {
+    static let buckets = 4096
+
+    let lock: FutexLock  // (f)
+    let table: Ref<JobTable>  // constant
+    let engine: Ref<EngineRecord>  // constant
+    let choice: Engine  // constant
+    let processors: UInt32  // constant
+    var contexts: Reserve<Context>  // (f) to grow
+    var contextCount: UInt32 = 0  // (f) records ever used
+    var lowestFree: UInt32 = 0  // (f) no free record below
+    var arena: RingArena  // (f)
+    var quotaUsed: UInt32 = 0  // (f) sum of io_setup's arguments
+    let heads: UInt  // address of `buckets` atomic indexes, each plus one
+
+    /// The face of this process, or nil before the first io_setup.
+    @inline(__always)
+    static var current: Ref<LinuxFace>? {
+        guard let root = ProcessRoot.current else { return nil }
+        return Ref(address: root.it.linuxFace.load(ordering: .acquiring))
+    }
+
+    /// The face, made if necessary. `failure` receives a negated errno when there is none.
+    static func create(_ failureResult: inout Int) -> Ref<LinuxFace>? {
+        if let face = current { return face }
+        failureResult = failure(ENOMEM)
+        guard let root = ProcessRoot.create() else { return nil }
+        root.it.creationLock.lock()
+        defer { root.it.creationLock.unlock() }
+        if let face = Ref<LinuxFace>(address: root.it.linuxFace.load(ordering: .acquiring)) {
+            return face
+        }
+        let choice = Engine.fromEnvironment()
+        let heads = Memory.map(
+            bytes: buckets &* MemoryLayout<Atomic<UInt32>>.stride,
+            protection: PROT_READ | PROT_WRITE)
+        guard heads != 0, let table = JobTable.createLocked(in: root),
+            let engine = EngineRecord.createLocked(in: root, table: table, choice: choice),
+            let contexts = Reserve<Context>(capacity: 1 << 20), let arena = RingArena(),
+            let face = Memory.record(LinuxFace.self)
+        else { return nil }
+        unsafe face.pointer.initialize(
+            to: LinuxFace(
+                lock: FutexLock(), table: table, engine: engine, choice: choice,
+                processors: Limits.possibleProcessors(), contexts: contexts, arena: arena,
+                heads: heads))
+        table.it.publish = { job in LinuxFace.publish(job) }
+        table.it.wake = { context in LinuxFace.jobAnnounced(context) }
+        root.it.linuxFace.store(face.address, ordering: .releasing)
+        return face
+    }
+
+    /// The job table's hook: a job of this face is finished.
+    private static func publish(_ address: UInt) {
+        guard let job = JobRef(address: address), let context = ContextRef(address: job.it.owner),
+            let face = current
+        else { return }
+        context.publish(job, in: face.it.table)
+    }
+
+    /// The job table's hook: the eventfd, if any, has been signalled.
+    private static func jobAnnounced(_ address: UInt) {
+        guard let context = ContextRef(address: address), let face = current else { return }
+        context.wakeSleepers()
+        face.unpin(context)
+    }
+}
+
+extension Ref where Pointee == LinuxFace {
+    // MARK: Look-up
+
+    /// The context of that address, pinned; nil for an unknown, stale or dying one.
+    @inline(__always)
+    func find(_ address: UInt) -> ContextRef? {
+        findOnce(address) ?? (address == 0 ? nil : findConfirmed(address))
+    }
+
+    @inline(never)
+    private func findConfirmed(_ address: UInt) -> ContextRef? {
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        return findOnce(address)
+    }
+
+    @inline(__always)
+    private func findOnce(_ address: UInt) -> ContextRef? {
+        var next = bucket(address).it.load(ordering: .acquiring)
+        var steps: UInt32 = 0
+        while next != 0 && steps <= it.contextCount {
+            let context = it.contexts[next &- 1]
+            if context.it.address.load(ordering: .relaxed) == address {
+                context.it.pins.add(1, ordering: .sequentiallyConsistent)
+                if context.it.address.load(ordering: .sequentiallyConsistent) == address
+                    && !context.it.isDying.load(ordering: .sequentiallyConsistent)
+                    && context.it.ring.id == context.it.index
+                {
+                    return context
+                }
+                unpin(context)
+                return nil
+            }
+            next = context.it.hashNext
+            steps &+= 1
+        }
+        return nil
+    }
+
+    @inline(__always)
+    private func bucket(_ address: UInt) -> Ref<Atomic<UInt32>> {
+        let page = address >> 12
+        let index = (page ^ page >> 12) % UInt(LinuxFace.buckets)
+        return unsafe Ref<Atomic<UInt32>>(address: it.heads &+ index &* 4).unsafelyUnwrapped
+    }
+
+    /// Lets go of a context; the last to let go of a dying one makes its record free.
+    @inline(__always)
+    func unpin(_ context: ContextRef) {
+        let left = context.it.pins.subtract(1, ordering: .sequentiallyConsistent).newValue
+        if left == 0 && context.it.isDying.load(ordering: .sequentiallyConsistent) {
+            release(context)
+        }
+    }
+
+    @inline(never)
+    private func release(_ context: ContextRef) {
+        it.lock.lock()
+        // Only one of several that saw 0 pins finds the address still set.
+        if context.it.pins.load(ordering: .sequentiallyConsistent) == 0
+            && context.it.isDying.load(ordering: .sequentiallyConsistent)
+            && context.it.address.load(ordering: .relaxed) != 0
+        {
+            context.it.address.store(0, ordering: .sequentiallyConsistent)
+            it.arena.free(context.it.ring.pages)
+            it.lowestFree = min(it.lowestFree, context.it.index)
+        }
+        it.lock.unlock()
+    }
+
+    // MARK: io_setup
+
+    /// Makes a context for `n` events. Its address, or a negated errno: fs/aio.c, ioctx_alloc.
+    func make(events n: UInt32) -> Int {
+        let bytes = AioRing.bytes(forEvents: n, processors: it.processors)
+        if bytes < 0 { return bytes }
+        let quota = it.table.it.limits.aioMaxNr
+        if n > quota { return failure(EAGAIN) }
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        guard let context = freeRecordLocked(), let pages = it.arena.allocate(bytes: bytes)
+        else { return failure(ENOMEM) }
+        if it.quotaUsed > quota &- n {
+            it.arena.free(pages)
+            return failure(EAGAIN)
+        }
+        context.prepare(ring: AioRing(pages: pages, id: context.it.index), quota: n)
+        let view = systemCall(
+            Int32(SYS_mremap), Int(bitPattern: pages.address), 0, pages.bytes, Int(IOCTX_MREMAP_MAYMOVE))
+        if view < 0 && view > -4096 {
+            it.arena.free(pages)
+            return failure(ENOMEM)
+        }
+        let address = UInt(bitPattern: view)
+        evictLocked(address)
+        it.quotaUsed &+= n
+        it.lowestFree = context.it.index &+ 1
+        context.it.address.store(address, ordering: .releasing)
+        let head = bucket(address)
+        context.it.hashNext = head.it.load(ordering: .relaxed)
+        head.it.store(context.it.index &+ 1, ordering: .releasing)
+        return view
+    }
+
+    /// The free record with the lowest index, as the kernel gives out the lowest id.
+    private func freeRecordLocked() -> ContextRef? {
+        var index = it.lowestFree
+        while index < it.contextCount
+            && it.contexts[index].it.address.load(ordering: .relaxed) != 0
+        {
+            index &+= 1
+        }
+        if index == it.contextCount {
+            if index == it.contexts.opened && !it.contexts.grow() { return nil }
+            it.contextCount &+= 1
+        }
+        let context = it.contexts[index]
+        context.it.index = index
+        return context
+    }
+
+    /// A context whose view the program unmapped, so that the address could be given out again,
+    /// is no longer to be found; what it had in flight completes unseen.
+    private func evictLocked(_ address: UInt) {
+        unlinkLocked(address)?.it.isDying.store(true, ordering: .sequentiallyConsistent)
+    }
+
+    /// Takes a context out of its hash chain.
+    private func unlinkLocked(_ address: UInt) -> ContextRef? {
+        let head = bucket(address)
+        var next = head.it.load(ordering: .relaxed)
+        var previous: ContextRef?
+        while next != 0 {
+            let context = it.contexts[next &- 1]
+            if context.it.address.load(ordering: .relaxed) == address {
+                if let previous {
+                    previous.it.hashNext = context.it.hashNext
+                } else {
+                    head.it.store(context.it.hashNext, ordering: .releasing)
+                }
+                it.quotaUsed &-= context.it.quota
+                return context
+            }
+            previous = context
+            next = context.it.hashNext
+        }
+        return nil
+    }
+
+    // MARK: io_destroy
+
+    /// Ends a pinned context: takes back what is queued, waits for what runs. 0 or -EINVAL.
+    func destroy(_ context: ContextRef) -> Int {
+        let (first, _) = context.it.isDying.compareExchange(
+            expected: false, desired: true, ordering: .sequentiallyConsistent)
+        if !first { return failure(EINVAL) }
+        let address = context.it.address.load(ordering: .relaxed)
+        it.lock.lock()
+        _ = unlinkLocked(address)
+        it.lock.unlock()
+        context.wakeAll()
+        cancelAll(of: context)
+        unmapView(of: context, at: address)
+        // A handler that interrupted a call on this very context cannot wait for that call.
+        if CurrentThread().isNested { return 0 }
+        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        while true {
+            let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
+            context.it.lock.lock()
+            let busy = context.it.inFlight != 0
+            context.it.lock.unlock()
+            if !busy { break }
+            _ = context.it.changes.wait(while: seen, until: .max)
+        }
+        context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent)
+        return 0
+    }
+
+    /// Takes every queued job of the context back and asks for the end of those that wait.
+    func cancelAll(of context: ContextRef) {
+        var any = false
+        context.it.lock.lock()
+        var next = context.it.jobsHead
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.ownerNext
+            if job.state == .queued && job.transition(from: .queued, to: .cancelled) { continue }
+            job.it.cancelRequested.store(true, ordering: .releasing)
+            any = true
+        }
+        context.it.lock.unlock()
+        if any { it.engine.announceCancellations() }
+    }
+
+    /// Unmaps the program's view unless the program has put something else there.
+    private func unmapView(of context: ContextRef, at address: UInt) {
+        let bytes = context.it.ring.pages.bytes
+        var header = aio_ring()
+        let mine = Ref<aio_ring>(address: context.it.ring.pages.address)
+        // Changing a field through our view and finding it changed in theirs proves that theirs
+        // is a view of the same page. The context is dead, so nobody minds.
+        mine?.it.compat_features = UInt32(truncatingIfNeeded: System.monotonicNs()) | 1
+        let copied = withAddress(of: &header) { headerAddress in
+            var local = Vector(base: UInt(bitPattern: headerAddress), length: 32)
+            var remote = Vector(base: address, length: 32)
+            return withAddress(of: &local) { localAddress in
+                withAddress(of: &remote) {
+                    systemCall(
+                        Int32(SYS_process_vm_readv), systemCall(Int32(SYS_getpid)), localAddress,
+                        1, $0, 1, 0)
+                }
+            }
+        }
+        if copied == failure(EFAULT) { return }
+        // Where a sandbox forbids the look, the program is taken to be well-behaved.
+        if copied < 0 || header.compat_features == mine?.it.compat_features {
+            Memory.unmap(address, bytes: bytes)
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// io_getevents and io_pgetevents: reaping events, and sleeping until there are enough.
+
+import CLibAIO
+import JobTable
+import Paths
+import Synchronization
+
+/// What one call of io_getevents or io_pgetevents wants.
+struct Reaping {
+    let context: ContextRef
+    let minimum: Int
+    let maximum: Int
+    let events: UInt
+    /// On the monotonic clock; 0: do not wait, UInt64.max: for ever.
+    let deadlineNs: UInt64
+    /// Address of a signal mask of eight bytes, or 0.
+    let sigmask: UInt
+    var taken = 0
+
+    /// Events still wanted before the call may return, at most what the ring can ever hold.
+    var wanted: UInt32 {
+        UInt32(clamping: min(minimum &- taken, Int(context.it.ring.nr) / 2))
+    }
+}
+
+extension Ref where Pointee == LinuxFace {
+    /// The deadline for a relative time-out (fs/aio.c does not check the values: a negative time
+    /// means for ever).
+    static func deadline(_ timeout: timespec) -> UInt64 {
+        let (seconds, overflow) = Int64(timeout.tv_sec).multipliedReportingOverflow(
+            by: 1_000_000_000)
+        let (relative, overflow2) = seconds.addingReportingOverflow(Int64(timeout.tv_nsec))
+        if overflow || overflow2 { return .max }
+        if relative < 0 { return .max }
+        if relative == 0 { return 0 }
+        return System.monotonicNs() &+ UInt64(relative)
+    }
+
+    /// Reaps from a pinned context. The number of events, or a negated errno.
+    func reap(_ reaping: inout Reaping) -> Int {
+        while true {
+            let context = reaping.context
+            context.it.lock.lock()
+            let result = takeLocked(&reaping)
+            if result < 0 || reaping.taken >= reaping.minimum && !mustAwaitOverdue(reaping) {
+                context.it.lock.unlock()
+                return finish(reaping, result)
+            }
+            if context.it.isDying.load(ordering: .relaxed) {
+                context.it.lock.unlock()
+                return failure(EINVAL)
+            }
+            // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
+            // have had ready.
+            let isPoll = reaping.deadlineNs == 0 || reaping.minimum == 0
+            if isPoll && !mustAwaitOverdue(reaping) {
+                context.it.lock.unlock()
+                return finish(reaping, 0)
+            }
+            let slept =
+                reaping.sigmask == 0 || isPoll
+                ? sleepLocked(reaping, isPoll: isPoll) : sleepMaskedLocked(reaping)
+            if slept == failure(EINTR) || slept == failure(ETIMEDOUT) {
+                return takeLast(&reaping, slept)
+            }
+        }
+    }
+
+    private func takeLocked(_ reaping: inout Reaping) -> Int {
+        let left = reaping.maximum &- reaping.taken
+        if left == 0 || reaping.context.it.ring.available == 0 { return 0 }
+        let target = reaping.events &+ UInt(bitPattern: reaping.taken &* AioRing.eventBytes)
+        if Memory.isOutsideUserSpace(target) {
+            return reaping.taken > 0 ? 0 : failure(EFAULT)
+        }
+        reaping.taken &+= reaping.context.it.ring.take(into: target, count: left)
+        return 0
+    }
+
+    /// True while nothing was reaped and a request is on its way that the kernel's io_submit
+    /// would have completed: whoever polls after a buffered submit must find its event.
+    private func mustAwaitOverdue(_ reaping: Reaping) -> Bool {
+        reaping.taken == 0 && reaping.maximum > 0 && reaping.context.it.overdue > 0
+            && reaping.minimum <= 1
+    }
+
+    /// After a signal or the end of the time: what is there is taken once more.
+    private func takeLast(_ reaping: inout Reaping, _ reason: Int) -> Int {
+        reaping.context.it.lock.lock()
+        let result = takeLocked(&reaping)
+        let isDying = reaping.context.it.isDying.load(ordering: .relaxed)
+        reaping.context.it.lock.unlock()
+        if result < 0 { return result }
+        if reaping.taken > 0 { return reaping.taken }
+        if isDying { return failure(EINVAL) }
+        return reason == failure(EINTR) ? reason : 0
+    }
+
+    /// Lets signals that only the caller's mask allows be delivered, as the kernel does even
+    /// when the call did not sleep.
+    private func finish(_ reaping: Reaping, _ result: Int) -> Int {
+        if result < 0 { return result }
+        if reaping.sigmask != 0 {
+            var none = timespec(tv_sec: 0, tv_nsec: 0)
+            let polled = withAddress(of: &none) {
+                systemCall(
+                    Int32(SYS_ppoll), 0, 0, $0, Int(bitPattern: reaping.sigmask), 8)
+            }
+            if polled == failure(EINTR) && reaping.taken == 0 { return polled }
+        }
+        return reaping.taken
+    }
+
+    // MARK: Sleeping
+
+    /// Sleeps until enough events are there, or something else happened. Enters with the
+    /// context's lock held and leaves without it.
+    private func sleepLocked(_ reaping: Reaping, isPoll: Bool) -> Int {
+        let context = reaping.context
+        let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
+        // A poll wakes at every publication: the last overdue request may be another reaper's.
+        context.it.wantedLeast = min(context.it.wantedLeast, isPoll ? 0 : reaping.wanted)
+        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        context.it.lock.unlock()
+        let result = context.it.changes.wait(
+            while: seen, until: isPoll ? .max : reaping.deadlineNs)
+        context.it.lock.lock()
+        forgetSleeperLocked(context)
+        context.it.lock.unlock()
+        return result
+    }
+
+    private func forgetSleeperLocked(_ context: ContextRef) {
+        let left = context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent).newValue
+        if left == 0 { context.it.wantedLeast = .max }
+    }
+
+    /// The same with the caller's signal mask, in ppoll.
+    private func sleepMaskedLocked(_ reaping: Reaping) -> Int {
+        let context = reaping.context
+        context.it.lock.unlock()
+        guard let notifier = Notifier(it.engine) else { return sleepInSlices(reaping) }
+        var sleeper = MaskedSleeper(next: 0, wanted: reaping.wanted, notifier: notifier)
+        return withAddress(of: &sleeper) { sleeperAddress in
+            context.it.lock.lock()
+            guard let sleeper = Ref<MaskedSleeper>(address: UInt(bitPattern: sleeperAddress))
+            else { return 0 }
+            sleeper.it.next = context.it.maskedSleepers
+            context.it.maskedSleepers = sleeper.address
+            context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+            let isReady =
+                context.it.ring.available >= sleeper.it.wanted
+                || context.it.isDying.load(ordering: .relaxed)
+            context.it.lock.unlock()
+            let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)
+            context.it.lock.lock()
+            removeLocked(sleeper, from: context)
+            forgetSleeperLocked(context)
+            context.it.lock.unlock()
+            sleeper.it.notifier.finish()
+            return result
+        }
+    }
+
+    private func removeLocked(_ sleeper: Ref<MaskedSleeper>, from context: ContextRef) {
+        if context.it.maskedSleepers == sleeper.address {
+            context.it.maskedSleepers = sleeper.it.next
+            return
+        }
+        var previous = Ref<MaskedSleeper>(address: context.it.maskedSleepers)
+        while let current = previous {
+            if current.it.next == sleeper.address {
+                current.it.next = sleeper.it.next
+                return
+            }
+            previous = Ref<MaskedSleeper>(address: current.it.next)
+        }
+    }
+
+    private func pollMasked(_ reaping: Reaping, _ descriptor: Int32) -> Int {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return withAddress(of: &entry) { ppoll(reaping, entry: $0, count: 1, sliceNs: .max) }
+    }
+
+    /// Without a daemon that could signal an eventfd: short sleeps with the caller's mask.
+    private func sleepInSlices(_ reaping: Reaping) -> Int {
+        let result = ppoll(reaping, entry: 0, count: 0, sliceNs: 1_000_000)
+        return result == failure(ETIMEDOUT) && System.monotonicNs() < reaping.deadlineNs
+            ? 0 : result
+    }
+
+    /// ppoll with the caller's mask, until the deadline or for `sliceNs`. 0, -EINTR, -ETIMEDOUT.
+    private func ppoll(_ reaping: Reaping, entry: Int, count: Int, sliceNs: UInt64) -> Int {
+        let now = System.monotonicNs()
+        let left = reaping.deadlineNs > now ? reaping.deadlineNs &- now : 0
+        let waitNs = min(left, sliceNs, 1 << 62)
+        var time = timespec(
+            tv_sec: Int(waitNs / 1_000_000_000), tv_nsec: Int(waitNs % 1_000_000_000))
+        let result = withAddress(of: &time) {
+            systemCall(
+                Int32(SYS_ppoll), entry, count, $0, Int(bitPattern: reaping.sigmask), 8)
+        }
+        return result == 0 ? failure(ETIMEDOUT) : min(result, 0)
+    }
+}

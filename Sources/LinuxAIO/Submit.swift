@@ -1,0 +1,276 @@
+// io_submit: the kernel's checks in the kernel's order, then the path that suits the file.
+//
+// Events of requests that complete inline are gathered and published together, under one lock and
+// one tail store, before io_submit returns; what a daemon must run is handed over once.
+
+import CLibAIO
+import JobTable
+import Paths
+
+/// The events of one io_submit that are not published yet.
+private struct Gathered {
+    static let capacity: UInt32 = 32
+
+    let context: ContextRef
+    /// Room for `capacity` events.
+    let events: UInt
+    var count: UInt32 = 0
+    /// Slots that were reserved ahead and are still unused.
+    var slots: UInt32 = 0
+    /// The eventfd of the gathered events, and how many of them want it signalled.
+    var resfd: Int32 = -1
+    var signals: UInt64 = 0
+
+    /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
+    @inline(__always)
+    mutating func publish() {
+        if count == 0 { return }
+        context.publish(events, count: count)
+        count = 0
+        if signals > 0 {
+            Eventfd.signal(resfd, count: signals)
+            signals = 0
+        }
+        context.wakeSleepers()
+    }
+
+    @inline(__always)
+    mutating func add(_ event: io_event, resfd eventfd: Int32) {
+        if count == Self.capacity || (eventfd >= 0 && signals > 0 && eventfd != resfd) {
+            publish()
+        }
+        Ref<io_event>(address: events &+ UInt(count) &* UInt(AioRing.eventBytes))?.it = event
+        count &+= 1
+        if eventfd >= 0 {
+            resfd = eventfd
+            signals &+= 1
+        }
+    }
+}
+
+extension Ref where Pointee == LinuxFace {
+    /// io_submit(2) on a pinned context. The number of accepted requests, or a negated errno.
+    func submit(_ context: ContextRef, count nr: Int, _ pointers: UInt) -> Int {
+        let count = min(nr, Int(context.it.ring.nr))
+        if count == 0 { return 0 }
+        if Memory.isOutsideUserSpace(pointers) { return failure(EFAULT) }
+        return unsafe withUnsafeTemporaryAllocation(
+            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
+        ) { buffer in
+            var gathered = Gathered(context: context, events: UInt(bitPattern: buffer.baseAddress))
+            var batch = Batch()
+            var accepted = 0
+            var result = 0
+            while accepted < count {
+                let address = pointers &+ UInt(bitPattern: accepted &* 8)
+                let iocb = Ref<UInt>(address: address)?.it ?? 0
+                result = submitOne(iocb, count &- accepted, &gathered, &batch)
+                if result < 0 { break }
+                accepted &+= 1
+            }
+            gathered.publish()
+            it.engine.handOver(&batch)
+            if gathered.slots > 0 { context.unreserve(gathered.slots) }
+            return accepted > 0 ? accepted : result
+        }
+    }
+
+    @inline(__always)
+    private func submitOne(
+        _ address: UInt, _ remaining: Int, _ gathered: inout Gathered, _ batch: inout Batch
+    ) -> Int {
+        guard !Memory.isOutsideUserSpace(address), let iocbRef = Ref<iocb>(address: address)
+        else { return failure(EFAULT) }
+        let iocb = iocbRef.it
+        if iocb.aio_reserved2 != 0 || Int64(bitPattern: iocb.aio_nbytes) < 0 {
+            return failure(EINVAL)
+        }
+        if gathered.slots == 0 && !reserve(remaining, &gathered) { return failure(EAGAIN) }
+
+        var vector = Vector(base: 0, length: 0)
+        let outcome = withAddress(of: &vector) { vectorAddress in
+            start(iocb, iocbRef, UInt(bitPattern: vectorAddress), &batch)
+        }
+        let resfd = iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 ? iocb.aio_resfd : -1
+        switch outcome {
+        case .completed(let result):
+            gathered.slots &-= 1
+            gathered.add(
+                io_event(
+                    data: iocb.aio_data, obj: UInt64(address), res: Int64(result), res2: 0),
+                resfd: resfd)
+        case .deferred(let job):
+            gathered.slots &-= 1
+            job.it.owner = gathered.context.address
+            job.it.userObject = UInt64(address)
+            job.it.userData = iocb.aio_data
+            gathered.context.enqueue(job, in: it.table)
+            if batch.isFull { it.engine.handOver(&batch) }
+        case .refused(let result):
+            return result
+        }
+        return 0
+    }
+
+    /// Reserves slots for the rest of the call. What is gathered occupies slots only once, but
+    /// before the ring is called full, it is published: somebody may be consuming.
+    @inline(__always)
+    private func reserve(_ remaining: Int, _ gathered: inout Gathered) -> Bool {
+        gathered.slots = gathered.context.reserve(
+            UInt32(truncatingIfNeeded: min(remaining, Int(Gathered.capacity))))
+        if gathered.slots > 0 { return true }
+        gathered.publish()
+        gathered.slots = gathered.context.reserve(1)
+        return gathered.slots > 0
+    }
+
+    /// Checks one request as fs/aio.c, __io_submit_one does, and starts it. `vector` is the
+    /// address of a vector on the caller's stack.
+    @inline(__always)
+    private func start(
+        _ iocb: iocb, _ iocbRef: Ref<iocb>, _ vector: UInt, _ batch: inout Batch
+    ) -> Outcome {
+        if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
+            let result = checkEventfd(iocb)
+            if result < 0 { return .refused(result) }
+        }
+        var request: Request
+        switch Int(iocb.aio_lio_opcode) {
+        case Int(IOCB_CMD_PREAD), Int(IOCB_CMD_PWRITE):
+            request = Request(
+                operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PREAD) ? .read : .write,
+                descriptor: iocb.aio_fildes)
+            describeBuffer(iocb, vector, &request)
+        case Int(IOCB_CMD_PREADV), Int(IOCB_CMD_PWRITEV):
+            request = Request(
+                operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PREADV) ? .read : .write,
+                descriptor: iocb.aio_fildes)
+            describeVectors(iocb, &request)
+        case Int(IOCB_CMD_FSYNC), Int(IOCB_CMD_FDSYNC):
+            request = Request(
+                operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_FSYNC) ? .fsync : .fdatasync,
+                descriptor: iocb.aio_fildes)
+            if iocb.aio_buf != 0 || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
+                || iocb.aio_rw_flags != 0
+            {
+                return refuseInvalid(iocb)
+            }
+        case Int(IOCB_CMD_POLL):
+            request = Request(operation: .poll, descriptor: iocb.aio_fildes)
+            if iocb.aio_buf > 0xffff || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
+                || iocb.aio_rw_flags != 0
+            {
+                return refuseInvalid(iocb)
+            }
+            request.pollEvents = UInt32(iocb.aio_buf) | UInt32(POLLERR | POLLHUP)
+        default:
+            return refuseInvalid(iocb)
+        }
+        if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
+        // The kernel stores its key there; a program's own value never survives. An iocb that
+        // has it already is left alone: it may be in read-only memory.
+        if iocb.aio_key != 0 { iocbRef.it.aio_key = 0 }
+        return it.engine.start(&request, &batch)
+    }
+
+    /// -EBADF comes before everything that is wrong with the request's own fields.
+    @inline(never)
+    private func refuseInvalid(_ iocb: iocb) -> Outcome {
+        .refused(isOpen(iocb.aio_fildes) ? failure(EINVAL) : failure(EBADF))
+    }
+
+    private func isOpen(_ descriptor: Int32) -> Bool {
+        let flags = System.fileFlags(descriptor)
+        return flags >= 0 && flags & Int(IOCTX_O_PATH) == 0
+    }
+
+    @inline(never)
+    private func checkEventfd(_ iocb: iocb) -> Int {
+        isOpen(iocb.aio_fildes) ? it.engine.checkEventfd(iocb.aio_resfd) : failure(EBADF)
+    }
+
+    // MARK: Buffers
+
+    @inline(__always)
+    private func describeBuffer(_ iocb: iocb, _ vector: UInt, _ request: inout Request) {
+        let length = min(Int(truncatingIfNeeded: iocb.aio_nbytes), System.transferBytesMax)
+        Ref<Vector>(address: vector)?.it = Vector(
+            base: UInt(truncatingIfNeeded: iocb.aio_buf), length: length)
+        request.vectors = vector
+        request.vectorCount = 1
+        request.length = length
+        describeTransfer(iocb, &request)
+        if isOutOfRange(UInt(truncatingIfNeeded: iocb.aio_buf), length) {
+            request.bufferError = failure(EFAULT)
+        }
+    }
+
+    /// An array of vectors: lib/iov_iter.c, import_iovec.
+    private func describeVectors(_ iocb: iocb, _ request: inout Request) {
+        let count = Int(truncatingIfNeeded: iocb.aio_nbytes)
+        let vectors = UInt(truncatingIfNeeded: iocb.aio_buf)
+        request.vectors = vectors
+        request.vectorCount = count
+        describeTransfer(iocb, &request)
+        if count > Job.vectorsMax {
+            request.bufferError = failure(EINVAL)
+            request.vectorCount = 0
+            return
+        }
+        if count > 0 && Memory.isOutsideUserSpace(vectors) {
+            request.bufferError = failure(EFAULT)
+            request.vectorCount = 0
+            return
+        }
+        for index in 0..<count {
+            let address = vectors &+ UInt(bitPattern: index &* MemoryLayout<Vector>.stride)
+            guard let vector = Ref<Vector>(address: address)?.it else { break }
+            if vector.length < 0 {
+                request.bufferError = failure(EINVAL)
+                return
+            }
+            if isOutOfRange(vector.base, vector.length) {
+                request.bufferError = failure(EFAULT)
+                return
+            }
+            request.length = min(request.length &+ vector.length, System.transferBytesMax)
+        }
+    }
+
+    @inline(__always)
+    private func isOutOfRange(_ base: UInt, _ length: Int) -> Bool {
+        Memory.isKernelHalf(base) || Memory.isKernelHalf(base &+ UInt(bitPattern: length))
+    }
+
+    @inline(__always)
+    private func describeTransfer(_ iocb: iocb, _ request: inout Request) {
+        request.offset = iocb.aio_offset
+        request.rwFlags = iocb.aio_rw_flags
+        if iocb.aio_flags & UInt32(IOCB_FLAG_IOPRIO) != 0 {
+            request.ioPriority = UInt16(bitPattern: iocb.aio_reqprio)
+            request.priorityError = IOPriority.refusal(of: request.ioPriority)
+        }
+    }
+}
+
+/// block/ioprio.c, ioprio_check_cap.
+private enum IOPriority {
+    static func refusal(of priority: UInt16) -> Int {
+        switch priority >> 13 {
+        case 0: return priority & 7 == 0 ? 0 : failure(EINVAL)
+        case 1: return mayBeRealTime() ? 0 : failure(EPERM)
+        case 2, 3: return 0
+        default: return failure(EINVAL)
+        }
+    }
+
+    /// CAP_SYS_ADMIN or CAP_SYS_NICE.
+    private static func mayBeRealTime() -> Bool {
+        var header = (UInt32(0x2008_0522), Int32(0))
+        var sets = (UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0))
+        let result = withAddress(of: &header) { headerAddress in
+            withAddress(of: &sets) { systemCall(Int32(SYS_capget), headerAddress, $0) }
+        }
+        return result == 0 && sets.0 & (1 << 21 | 1 << 23) != 0
+    }
+}

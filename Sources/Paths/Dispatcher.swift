@@ -1,0 +1,268 @@
+// The choice of path for one request, and the hand-over of those that a daemon must run.
+//
+// A job takes the cheapest path that cannot block its submitter:
+//   inline     cached buffered reads, memory-backed files, buffered writes (kernel order)
+//   readiness  pipes, sockets, terminals, POLL: tried at once, else waited for without a thread
+//   daemon     everything that would block: cold reads, O_DIRECT, fsync
+// Where no daemon can be had, the request runs inline and may block, as in the kernel.
+
+import CLibAIO
+public import JobTable
+import Synchronization
+
+/// One request of a face, validated as far as that needs no look at the file.
+public struct Request {
+    public var operation: JobOperation
+    public var descriptor: Int32
+    /// Address of `vectorCount` vectors, readable until `start` returns.
+    public var vectors: UInt
+    public var vectorCount: Int
+    /// Bytes of all vectors together.
+    public var length: Int
+    public var offset: Int64
+    public var rwFlags: Int32
+    public var ioPriority: UInt16
+    public var pollEvents: UInt32
+    /// What the kernel's checks of the priority and of the buffers would answer: a negated errno
+    /// or 0. The face finds out, `start` answers in the kernel's order.
+    public var priorityError = 0
+    public var bufferError = 0
+    /// An eventfd to signal, or -1.
+    public var resfd: Int32
+
+    @inline(__always)
+    public init(operation: JobOperation, descriptor: Int32) {
+        self.operation = operation
+        self.descriptor = descriptor
+        vectors = 0
+        vectorCount = 0
+        length = 0
+        offset = 0
+        rwFlags = 0
+        ioPriority = 0
+        pollEvents = 0
+        resfd = -1
+    }
+}
+
+public enum Outcome {
+    /// Done; the result goes into the event.
+    case completed(Int)
+    /// The job is in the batch and runs when the batch is handed over. The face fills in owner,
+    /// userObject and userData before that.
+    case deferred(JobRef)
+    /// Not accepted: a negated errno for the submitter, and no event.
+    case refused(Int)
+}
+
+/// The jobs that one submission hands to a daemon, all at once.
+public struct Batch: ~Copyable {
+    var station: Ref<Station>?
+    var first: JobRef?
+    var last: JobRef?
+    var count: UInt32 = 0
+    /// Files claimed for this batch that are not yet with the daemon.
+    var newFiles: UInt32 = 0
+    /// The file that the last job of this batch holds, for the next job on the same descriptor.
+    var lastDescriptor: Int32 = -1
+    var lastIndex = Job.none
+    var lastEventfd: Int32 = -1
+    var lastEventfdIndex = Job.none
+
+    @inline(__always)
+    public init() {}
+
+    @inline(__always)
+    public var isEmpty: Bool { first == nil }
+
+    /// True when the batch should be handed over before more is added.
+    public var isFull: Bool { count >= 256 || newFiles >= UInt32(PoolDaemons.filesPerMessage - 4) }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// Starts a request on the path that suits its file.
+    @inline(__always)
+    public func start(_ request: inout Request, _ batch: inout Batch) -> Outcome {
+        // The usual case, decided by the hint alone: a read that is in the page cache.
+        if request.operation == .read && request.bufferError | request.priorityError == 0
+            && hint(request.descriptor) == .cached
+        {
+            let result = System.transfer(
+                isWrite: false, request.descriptor, request.vectors, request.vectorCount,
+                request.offset, request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
+            if result == request.length { return .completed(result) }
+        }
+        return startSlowly(&request, &batch)
+    }
+
+    @inline(never)
+    private func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
+        var facts = FileFacts()
+        let found = FileFacts.of(request.descriptor, &facts)
+        if found < 0 { return .refused(found) }
+        switch request.operation {
+        case .read, .write:
+            return startTransfer(&request, &batch, &facts)
+        case .fsync, .fdatasync:
+            // Files without an fsync operation: everything but regular files, block devices and
+            // directories (fs/aio.c, aio_fsync).
+            guard facts.isRegular || facts.isBlock || facts.kind == .directory else {
+                return .refused(failure(EINVAL))
+            }
+        case .poll:
+            let ready = System.readiness(of: request.descriptor, request.pollEvents)
+            if ready != 0 { return ready < 0 ? .refused(ready) : .completed(ready) }
+        case .notify:
+            break
+        }
+        return postpone(&request, &batch, facts, done: 0)
+    }
+
+    // MARK: Reads and writes
+
+    private func startTransfer(
+        _ request: inout Request, _ batch: inout Batch, _ facts: inout FileFacts
+    ) -> Outcome {
+        let refusal = FileChecks.refusal(of: request, facts)
+        if refusal < 0 { return .refused(refusal) }
+        let isWrite = request.operation == .write
+        switch facts.kind {
+        case .memory:
+            return .completed(transferNow(request))
+        case .stream:
+            return startStream(&request, &batch, facts)
+        case .direct:
+            if isWrite && mustNotDefer(request, facts) { return .completed(transferNow(request)) }
+            if isWrite { awaitReads(request, facts) }
+            return postpone(&request, &batch, facts, done: 0)
+        default:
+            break
+        }
+        if isWrite {
+            awaitReads(request, facts)
+            return .completed(transferNow(request))
+        }
+        return startBufferedRead(&request, &batch, facts)
+    }
+
+    private func startBufferedRead(
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Outcome {
+        let descriptor = request.descriptor
+        let hinted = hint(descriptor)
+        if hinted == .slow && !isTimeToRetry(descriptor) {
+            return postpone(&request, &batch, facts, done: 0)
+        }
+        var result = System.transfer(
+            isWrite: false, descriptor, request.vectors, request.vectorCount, request.offset,
+            request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
+        if result == failure(EOPNOTSUPP) {
+            if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
+            return readWithoutNowait(&request, &batch, facts)
+        }
+        setHint(descriptor, .cached)
+        if result == request.length { return .completed(result) }
+        if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .completed(result) }
+        if result > 0 {
+            // Short: the end of the file, or the end of what is cached. The daemon finds out,
+            // unless the file is no longer than that.
+            if Int(facts.status.st_size) <= Int(request.offset) &+ result && facts.isRegular {
+                return .completed(result)
+            }
+            return postpone(&request, &batch, facts, done: result)
+        }
+        if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
+        if result == failure(EINTR) { result = transferNow(request) }
+        return .completed(result)
+    }
+
+    /// A buffered read on a file system that cannot say "not now": plain reads as long as they
+    /// are quick, a daemon once one was slow, and now and then another try.
+    private func readWithoutNowait(
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Outcome {
+        let descriptor = request.descriptor
+        if FileFacts.kindWithoutNowait(descriptor) == .memory {
+            return .completed(transferNow(request))
+        }
+        let start = System.monotonicNs()
+        let result = transferNow(request)
+        let isSlow = System.monotonicNs() &- start > FileHints.slowReadNs
+        setHint(descriptor, isSlow ? .slow : .quick)
+        return .completed(result)
+    }
+
+    private func startStream(
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Outcome {
+        // sock_read_iter and sock_write_iter in net/socket.c.
+        if facts.isSocket && request.offset != 0 { return .completed(failure(ESPIPE)) }
+        if facts.isSocket || facts.isPipe { request.offset = -1 }
+        let isWrite = request.operation == .write
+        let mayWait =
+            !facts.isNonBlocking && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0
+        let result = StreamTransfer.attempt(
+            isWrite: isWrite, request.descriptor, request.vectors, request.vectorCount,
+            request.offset, request.rwFlags)
+        if !mayWait { return .completed(result) }
+        if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
+        if isWrite && result > 0 && result < request.length {
+            return postpone(&request, &batch, facts, done: result)
+        }
+        return .completed(result)
+    }
+
+    /// A transfer in the submitter, which may block.
+    private func transferNow(_ request: Request) -> Int {
+        System.transfer(
+            isWrite: request.operation == .write, request.descriptor, request.vectors,
+            request.vectorCount, request.offset, request.rwFlags)
+    }
+
+    /// Direct writes that only the submitter can do right: appends, whose place is that of their
+    /// submission, and those that exceed RLIMIT_FSIZE, whose signal is the submitter's.
+    private func mustNotDefer(_ request: Request, _ facts: FileFacts) -> Bool {
+        if facts.flags & Int(O_APPEND) != 0 || request.rwFlags & Int32(IOCTX_RWF_APPEND) != 0 {
+            return true
+        }
+        var limit = rlimit(rlim_cur: 0, rlim_max: 0)
+        let result = withAddress(of: &limit) {
+            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
+        }
+        let end = UInt64(bitPattern: request.offset) &+ UInt64(bitPattern: Int64(request.length))
+        return result >= 0 && end > UInt64(limit.rlim_cur)
+    }
+
+    private func awaitReads(_ request: Request, _ facts: FileFacts) {
+        if it.gate.count.load(ordering: .acquiring) == 0 { return }
+        let isAppend = facts.flags & Int(O_APPEND) != 0
+        it.gate.awaitReads(
+            it.table, device: facts.device, inode: facts.inode,
+            offset: isAppend ? Int64(facts.status.st_size) : request.offset,
+            length: request.length)
+    }
+}
+
+/// The kernel's checks of a read or write, in its order (fs/aio.c aio_prep_rw, aio_read).
+enum FileChecks {
+    /// Flags that plain files take on every kernel that the layer runs on.
+    private static let rwFlagsKnown: Int32 = 0xff
+
+    /// The errno with which io_submit refuses the request, or 0.
+    static func refusal(of request: Request, _ facts: FileFacts) -> Int {
+        if request.priorityError != 0 { return request.priorityError }
+        if request.rwFlags & ~rwFlagsKnown != 0 { return failure(EOPNOTSUPP) }
+        if request.rwFlags & 0x30 == 0x30 { return failure(EINVAL) }  // APPEND with NOAPPEND
+        let isWrite = request.operation == .write
+        if request.rwFlags & 0x40 != 0 && (!isWrite || facts.kind != .direct) {
+            return failure(EOPNOTSUPP)  // ATOMIC
+        }
+        if isWrite ? !facts.isWritable : !facts.isReadable { return failure(EBADF) }
+        if facts.kind == .directory { return failure(EINVAL) }
+        if request.bufferError != 0 { return request.bufferError }
+        if facts.isPipe || facts.isSocket { return 0 }
+        if request.offset < 0 { return failure(EINVAL) }
+        let (_, overflow) = request.offset.addingReportingOverflow(Int64(request.length))
+        return overflow ? failure(EINVAL) : 0
+    }
+}

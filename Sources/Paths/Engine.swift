@@ -1,0 +1,195 @@
+// Which engine serves the daemon path, and the record of it that every path shares.
+
+import CLibAIO
+public import JobTable
+import Synchronization
+
+/// What runs the requests that would block their submitter.
+public enum Engine: UInt8, Sendable {
+    /// io_uring if it can be had, else threads, else inline.
+    case automatic
+    /// One daemon with an io_uring of its own.
+    case uring
+    /// A bounded pool of daemons that call preadv, pwritev and fsync.
+    case threads
+    /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel.
+    case inline
+    /// Every call answers -ENOSYS.
+    case off
+
+    /// The engine that IOCTX_ENGINE asks for. An unknown value is reported on stderr and read as
+    /// automatic.
+    public static func fromEnvironment() -> Engine {
+        guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return .automatic }
+        if unsafe equals(value, "") || equals(value, "auto") { return .automatic }
+        if unsafe equals(value, "uring") { return .uring }
+        if unsafe equals(value, "threads") { return .threads }
+        if unsafe equals(value, "off") { return .off }
+        report("ioctx: IOCTX_ENGINE is none of auto, uring, threads, off; using auto\n")
+        return .automatic
+    }
+
+    /// True when IOCTX_ENGINE=off, for the calls that come before any io_setup.
+    public static func isOffInEnvironment() -> Bool {
+        guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return false }
+        return unsafe equals(value, "off")
+    }
+
+    private static func report(_ line: StaticString) {
+        _ = unsafe systemCall(
+            Int32(SYS_write), 2, Int(bitPattern: line.utf8Start), line.utf8CodeUnitCount)
+    }
+
+    private static func equals(_ value: UnsafeMutablePointer<CChar>, _ word: StaticString) -> Bool {
+        for index in 0..<word.utf8CodeUnitCount
+        where unsafe UInt8(bitPattern: value[index]) != word.utf8Start[index] {
+            return false
+        }
+        return unsafe value[word.utf8CodeUnitCount] == 0
+    }
+}
+
+/// The engine's record: one per process.
+public struct EngineRecord: ~Copyable {
+    /// What IOCTX_ENGINE asked for; constant.
+    let choice: Engine
+    let table: Ref<JobTable>  // constant
+    public var gate: OrderGate
+
+    /// Serialises the start of stations; guards everything that says (e).
+    let startLock = FutexLock()
+    /// Address of the station that takes hand-overs; 0 when there is none at the moment.
+    let station = Atomic<UInt>(0)
+    /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
+    let stations = Atomic<UInt>(0)
+    /// io_uring cannot be had in this process, ever.
+    var uringIsHopeless = false  // (e)
+    /// After a failed start, nobody tries again before this time on the monotonic clock.
+    let retryAtNs = Atomic<UInt64>(0)
+
+    /// Hints about descriptors: see FileKind.swift.
+    let hints: UInt
+
+    private init(choice: Engine, table: Ref<JobTable>, hints: UInt) {
+        self.choice = choice
+        self.table = table
+        self.hints = hints
+        gate = OrderGate()
+    }
+
+    /// The process's engine, made if necessary. The caller holds the root's creation lock.
+    public static func createLocked(
+        in root: Ref<ProcessRoot>, table: Ref<JobTable>, choice: Engine
+    ) -> Ref<EngineRecord>? {
+        if let engine = Ref<EngineRecord>(address: root.it.engine.load(ordering: .acquiring)) {
+            return engine
+        }
+        guard let engine = Memory.record(EngineRecord.self) else { return nil }
+        let hints = Memory.map(
+            bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
+        if hints == 0 { return nil }
+        unsafe engine.pointer.initialize(
+            to: EngineRecord(choice: choice, table: table, hints: hints))
+        root.it.engine.store(engine.address, ordering: .releasing)
+        return engine
+    }
+
+    public static var current: Ref<EngineRecord>? {
+        guard let root = ProcessRoot.current else { return nil }
+        return Ref(address: root.it.engine.load(ordering: .acquiring))
+    }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// Makes sure that a daemon runs, so that the first request that needs one finds it.
+    public func warmUp() {
+        if let station = acquireStation() { station.release() }
+    }
+
+    /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
+    /// had, in which case the request runs inline.
+    func acquireStation() -> Ref<Station>? {
+        while true {
+            if let station = Ref<Station>(address: it.station.load(ordering: .acquiring)) {
+                if station.retain() {
+                    if station.isReachable() { return station }
+                    abandon(station)
+                    station.release()
+                    continue
+                }
+                if it.station.load(ordering: .acquiring) == station.address {
+                    // It is deciding whether to leave: a few instructions.
+                    _ = systemCall(Int32(SYS_sched_yield))
+                    continue
+                }
+            }
+            // pthread_create is not for signal handlers, and a nested call is surely in one.
+            if CurrentThread().isNested { return nil }
+            if it.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
+            it.startLock.lock()
+            if it.station.load(ordering: .acquiring) == 0 && !startLocked() {
+                it.retryAtNs.store(
+                    System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
+                it.startLock.unlock()
+                return nil
+            }
+            it.startLock.unlock()
+        }
+    }
+
+    /// The station's descriptor in the program's table is gone: its daemon finishes what it has
+    /// and leaves, and the next request starts another.
+    private func abandon(_ station: Ref<Station>) {
+        _ = it.station.compareExchange(
+            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+        station.it.isLost.store(true, ordering: .sequentiallyConsistent)
+        station.wakeWithoutDescriptor()
+    }
+
+    private func startLocked() -> Bool {
+        if it.choice == .inline || it.choice == .off { return false }
+        if it.choice != .threads && !it.uringIsHopeless {
+            let result = start(.uring)
+            if result == 0 { return true }
+            it.uringIsHopeless = result != failure(EMFILE) && result != failure(ENOMEM)
+                && result != failure(EAGAIN) && result != failure(ENFILE)
+        }
+        return it.choice != .uring && start(.threads) == 0
+    }
+
+    private func start(_ kind: Engine) -> Int {
+        if kind == .uring && UringProbe.filterKills() { return failure(EPERM) }
+        guard let station = idleStation(kind) else { return failure(ENOMEM) }
+        let result = station.start()
+        if result == 0 { it.station.store(station.address, ordering: .releasing) }
+        return result
+    }
+
+    /// A station record whose daemon has left, or a new one.
+    private func idleStation(_ kind: Engine) -> Ref<Station>? {
+        var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
+        while let station = next {
+            if station.it.kind == kind && station.it.state.load(ordering: .acquiring) == Station.dead
+            {
+                return station
+            }
+            next = Ref<Station>(address: station.it.nextStation)
+        }
+        guard let station = Station.make(kind, engine: self) else { return nil }
+        station.it.nextStation = it.stations.load(ordering: .relaxed)
+        it.stations.store(station.address, ordering: .releasing)
+        return station
+    }
+
+    /// Tells every daemon to look for jobs whose cancellation was requested.
+    public func announceCancellations() {
+        var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
+        while let station = next {
+            if station.it.state.load(ordering: .acquiring) != Station.dead {
+                station.it.cancellations.store(1, ordering: .sequentiallyConsistent)
+                station.kick()
+            }
+            next = Ref<Station>(address: station.it.nextStation)
+        }
+    }
+}

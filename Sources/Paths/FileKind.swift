@@ -1,0 +1,152 @@
+// What kind of file a descriptor has, which decides the path of a request.
+//
+// Finding out costs two system calls; for files that are read from the page cache a hint saves
+// them. A hint may be stale, because the program may have closed the descriptor and reused its
+// number: then a request may be slow, or fail with an error that the file never gives to its own
+// kind, upon which the kind is looked up and the request done again. It is never answered wrongly.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+public enum FileKind: UInt32 {
+    case unknown = 0
+    /// Regular file or block device through the page cache; RWF_NOWAIT works.
+    case cached
+    /// The same on a file system without RWF_NOWAIT; the last plain read was quick.
+    case quick
+    /// The same; the last plain read was slow, so reads go to a daemon.
+    case slow
+    /// Memory-backed: never blocks.
+    case memory
+    /// Regular file or block device with O_DIRECT.
+    case direct
+    /// Pipe, socket, terminal, eventfd and the like: waits for readiness.
+    case stream
+    case directory
+    /// An eventfd, as far as IOCB_FLAG_RESFD is concerned.
+    case eventfd
+}
+
+/// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
+enum FileType {
+    static let socket: UInt32 = 0o140000
+    static let regular: UInt32 = 0o100000
+    static let block: UInt32 = 0o060000
+    static let directory: UInt32 = 0o040000
+    static let character: UInt32 = 0o020000
+    static let pipe: UInt32 = 0o010000
+    static let anonymous: UInt32 = 0
+
+    static func of(_ status: stat) -> UInt32 { UInt32(status.st_mode) & 0o170000 }
+}
+
+/// What is known of a descriptor after asking the kernel.
+struct FileFacts {
+    var kind = FileKind.unknown
+    /// F_GETFL.
+    var flags = 0
+    var status = stat()
+
+    var isRegular: Bool { FileType.of(status) == FileType.regular }
+    var isBlock: Bool { FileType.of(status) == FileType.block }
+    var isSocket: Bool { FileType.of(status) == FileType.socket }
+    var isPipe: Bool { FileType.of(status) == FileType.pipe }
+    var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
+    var isWritable: Bool { flags & Int(O_ACCMODE) != Int(O_RDONLY) }
+    var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
+    var device: UInt64 { UInt64(status.st_dev) }
+    var inode: UInt64 { UInt64(status.st_ino) }
+
+    /// Two descriptions of such a file with equal flags do the same I/O.
+    var isShareable: Bool { isRegular || isBlock || isPipe || isSocket }
+
+    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH, which the
+    /// kernel's AIO does not see either.
+    static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
+        facts.flags = System.fileFlags(descriptor)
+        if facts.flags < 0 || facts.flags & Int(IOCTX_O_PATH) != 0 { return failure(EBADF) }
+        let result = System.status(of: descriptor, into: &facts.status)
+        if result < 0 { return failure(EBADF) }
+        facts.kind = facts.kindFromStatus()
+        return 0
+    }
+
+    private func kindFromStatus() -> FileKind {
+        switch FileType.of(status) {
+        case FileType.regular, FileType.block:
+            return flags & Int(IOCTX_O_DIRECT) != 0 ? .direct : .cached
+        case FileType.directory:
+            return .directory
+        case FileType.character:
+            // The memory devices (null, zero, full, random, urandom and their neighbours).
+            let major = (status.st_rdev >> 8) & 0xfff
+            return major == 1 ? .memory : .stream
+        default:
+            return .stream
+        }
+    }
+
+    /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.
+    static func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
+        var fileSystem = statfs()
+        let result = withAddress(of: &fileSystem) {
+            systemCall(Int32(SYS_fstatfs), Int(descriptor), $0)
+        }
+        if result < 0 { return .quick }
+        switch UInt32(truncatingIfNeeded: fileSystem.f_type) {
+        // tmpfs, ramfs, hugetlbfs, proc, sysfs, cgroup2, debugfs, tracefs (statfs(2))
+        case 0x0102_1994, 0x8584_58f6, 0x9584_58f6, 0x9fa0, 0x6265_6572, 0x6367_7270, 0x6462_6720,
+            0x7472_6163:
+            return .memory
+        default:
+            return .quick
+        }
+    }
+}
+
+/// The kind that each of the lower descriptors had last time.
+enum FileHints {
+    static let count = 4096
+    static var bytes: Int { count &* MemoryLayout<Atomic<UInt32>>.stride }
+    /// A plain read that takes longer than this was not served from memory.
+    static let slowReadNs: UInt64 = 100_000
+    /// One in so many reads of a slow file is tried inline again.
+    static let retryInterval: UInt32 = 32
+}
+
+extension Ref where Pointee == EngineRecord {
+    @inline(__always)
+    private func hintSlot(_ descriptor: Int32) -> Ref<Atomic<UInt32>>? {
+        if descriptor < 0 || Int(descriptor) >= FileHints.count { return nil }
+        return Ref<Atomic<UInt32>>(
+            address: it.hints
+                &+ UInt(bitPattern: Int(descriptor)) &* UInt(MemoryLayout<Atomic<UInt32>>.stride))
+    }
+
+    @inline(__always)
+    func hint(_ descriptor: Int32) -> FileKind {
+        guard let slot = hintSlot(descriptor) else { return .unknown }
+        return FileKind(rawValue: slot.it.load(ordering: .relaxed) & 0xf) ?? .unknown
+    }
+
+    /// Eventfd.check, whose look at the file's name is done once per descriptor: after that it
+    /// is enough that the file still has no inode of its own.
+    public func checkEventfd(_ descriptor: Int32) -> Int {
+        if hint(descriptor) == .eventfd && Eventfd.isPlausible(descriptor) { return 0 }
+        let result = Eventfd.check(descriptor)
+        if result == 0 { setHint(descriptor, .eventfd) }
+        return result
+    }
+
+    func setHint(_ descriptor: Int32, _ kind: FileKind) {
+        hintSlot(descriptor)?.it.store(kind.rawValue, ordering: .relaxed)
+    }
+
+    /// Counts a request on a slow file; true when it is time to try one inline.
+    func isTimeToRetry(_ descriptor: Int32) -> Bool {
+        guard let slot = hintSlot(descriptor) else { return true }
+        let value = slot.it.add(16, ordering: .relaxed).newValue
+        return (value >> 4) % FileHints.retryInterval == 0
+    }
+}

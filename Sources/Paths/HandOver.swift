@@ -1,0 +1,240 @@
+// Making a job of a request that cannot run inline, and handing batches of jobs to a daemon.
+
+import CLibAIO
+public import JobTable
+import Synchronization
+
+extension Ref where Pointee == EngineRecord {
+    /// Puts a request into the batch, of which `done` bytes are transferred already. Runs it
+    /// inline when no daemon can be had or nothing more can be held.
+    func postpone(
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
+    ) -> Outcome {
+        if batch.station == nil { batch.station = acquireStation() }
+        guard let station = batch.station else { return runInline(request, done: done) }
+        guard let job = it.table.allocate() else { return .refused(failure(EAGAIN)) }
+        if request.operation != .notify {
+            job.it.heldFile = hold(station, &batch, request.descriptor, facts)
+            if job.it.heldFile == Job.none {
+                it.table.free(job, from: .preparing)
+                return runInline(request, done: done)
+            }
+        }
+        if request.resfd >= 0 {
+            var eventfdFacts = FileFacts()
+            let found = FileFacts.of(request.resfd, &eventfdFacts)
+            let eventfd =
+                found < 0 ? Job.none : holdEventfd(station, &batch, request.resfd, eventfdFacts)
+            if eventfd == Job.none {
+                discard(station, &batch, job)
+                return runInline(request, done: done)
+            }
+            job.it.heldEventfd = eventfd
+        }
+        if !describe(job, request, facts) {
+            discard(station, &batch, job)
+            return runInline(request, done: done)
+        }
+        if done > 0 { it.table.advance(job, by: done) }
+        _ = job.transition(from: .preparing, to: .queued)
+        if job.it.isBuffered && job.it.operation == .read { it.gate.enter(it.table, job) }
+        append(&batch, job)
+        return .deferred(job)
+    }
+
+    private func append(_ batch: inout Batch, _ job: JobRef) {
+        if let last = batch.last {
+            last.it.queueNext = job.it.index
+        } else {
+            batch.first = job
+        }
+        batch.last = job
+        batch.count &+= 1
+    }
+
+    /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
+    public func handOver(_ batch: inout Batch) {
+        guard let station = batch.station else { return }
+        if let first = batch.first, let last = batch.last {
+            switch station.it.kind {
+            case .uring:
+                station.it.queue.append(it.table, first: first, last: last, count: batch.count)
+                station.ringDoorbell()
+            default:
+                let result = station.handOverToPool(first: first, last: last, count: batch.count)
+                if result < 0 { runHere(station, first) }
+            }
+        }
+        station.release()
+        batch = Batch()
+    }
+
+    // MARK: Files
+
+    /// The index under which the daemon will find the file, with a reference for the job; `none`
+    /// when it cannot be held.
+    private func hold(
+        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
+    ) -> UInt32 {
+        if descriptor == batch.lastDescriptor {
+            station.it.files.addReference(batch.lastIndex)
+            return batch.lastIndex
+        }
+        let index = claim(station, &batch, descriptor, facts)
+        if index != Job.none {
+            batch.lastDescriptor = descriptor
+            batch.lastIndex = index
+        }
+        return index
+    }
+
+    private func holdEventfd(
+        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
+    ) -> UInt32 {
+        if descriptor == batch.lastEventfd {
+            station.it.files.addReference(batch.lastEventfdIndex)
+            return batch.lastEventfdIndex
+        }
+        let index = claim(station, &batch, descriptor, facts)
+        if index != Job.none {
+            batch.lastEventfd = descriptor
+            batch.lastEventfdIndex = index
+        }
+        return index
+    }
+
+    private func claim(
+        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
+    ) -> UInt32 {
+        let claim = station.it.files.claim(
+            device: facts.isShareable ? facts.device : 0,
+            inode: facts.isShareable ? facts.inode : 0, flags: facts.flags, number: descriptor)
+        switch claim {
+        case .full: return Job.none
+        case .shared(let index): return index
+        case .new(let index):
+            if station.it.kind == .uring {
+                if station.it.uring.parking.fillSlot(index, file: descriptor) < 0 {
+                    _ = station.it.files.dropReference(index)
+                    station.it.files.recycle(index)
+                    return Job.none
+                }
+                station.it.files.announce(index)
+            }
+            batch.newFiles &+= 1
+            return index
+        }
+    }
+
+    /// Takes back a job that could not be completed; nobody else has seen it. A file claimed for
+    /// it alone stays claimed until the batch's other jobs, or none, have used it.
+    private func discard(_ station: Ref<Station>, _ batch: inout Batch, _ job: JobRef) {
+        release(station, &batch, job.it.heldFile)
+        release(station, &batch, job.it.heldEventfd)
+        it.table.free(job, from: .preparing)
+    }
+
+    private func release(_ station: Ref<Station>, _ batch: inout Batch, _ index: UInt32) {
+        if index == Job.none || !station.it.files.dropReference(index) { return }
+        if batch.lastIndex == index { batch.lastDescriptor = -1 }
+        if batch.lastEventfdIndex == index { batch.lastEventfd = -1 }
+        if station.it.kind == .uring { _ = station.it.uring.parking.fillSlot(index, file: -1) }
+        station.it.files.recycle(index)
+    }
+
+    // MARK: The job
+
+    /// Fills a job in from a request. False when there is no room for its vectors.
+    private func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
+        job.it.operation = request.operation
+        job.it.rwFlags = request.rwFlags
+        job.it.pollEvents = request.pollEvents
+        job.it.offset = request.offset
+        job.it.length = request.length
+        job.it.device = facts.device
+        job.it.inode = facts.inode
+        job.it.isStream = facts.kind == .stream && request.operation != .poll
+        job.it.submitter = CurrentThread().identifier(in: it.table.address)
+        let isTransfer = request.operation == .read || request.operation == .write
+        if !isTransfer { return true }
+        job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
+        job.it.ioPriority =
+            request.ioPriority != 0 ? request.ioPriority : Self.submitterPriority()
+        let vectors = it.table.reserveVectors(job, count: request.vectorCount)
+        if vectors == 0 { return false }
+        for index in 0..<UInt(bitPattern: request.vectorCount) {
+            let step = index &* UInt(MemoryLayout<Vector>.stride)
+            if let from = Ref<Vector>(address: request.vectors &+ step) {
+                Ref<Vector>(address: vectors &+ step)?.it = from.it
+            }
+        }
+        return true
+    }
+
+    /// The submitter's own I/O priority, which a request without IOCB_FLAG_IOPRIO has; 0 when it
+    /// has none.
+    private static func submitterPriority() -> UInt16 {
+        let priority = systemCall(Int32(SYS_ioprio_get), 1, 0)
+        // Class 0 (none) leaves the priority to the nice value.
+        return priority > 0 && priority >> 13 != 0 ? UInt16(truncatingIfNeeded: priority) : 0
+    }
+
+    // MARK: Without a daemon
+
+    /// Runs a request in its submitter, as the kernel runs buffered I/O. `done` bytes of it are
+    /// transferred already.
+    private func runInline(_ request: Request, done: Int) -> Outcome {
+        switch request.operation {
+        case .fsync:
+            return .completed(systemCall(Int32(SYS_fsync), Int(request.descriptor)))
+        case .fdatasync:
+            return .completed(systemCall(Int32(SYS_fdatasync), Int(request.descriptor)))
+        case .poll, .notify:
+            return .refused(failure(EAGAIN))
+        case .read, .write:
+            // From the start again: reading twice is harmless, and what a stream has taken is
+            // reported as the short count that it is.
+            if done > 0 && request.offset == -1 { return .completed(done) }
+            return .completed(
+                StreamTransfer.transfer(
+                    request.operation == .write, request.descriptor, request.vectors,
+                    request.vectorCount, request.offset, request.rwFlags))
+        }
+    }
+
+    /// Runs a batch that no daemon could be reached for, in the submitter.
+    private func runHere(_ station: Ref<Station>, _ first: JobRef) {
+        var next: JobRef? = first
+        while let job = next {
+            next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+            job.it.queueNext = Job.none
+            station.runInSubmitter(job)
+        }
+    }
+}
+
+extension Ref where Pointee == Station {
+    /// Runs a job of a batch that could not be handed over. Its files are still those of the
+    /// program's table, by number.
+    func runInSubmitter(_ job: JobRef) {
+        let number = it.files[job.it.heldFile].it.number
+        _ = job.transition(from: .queued, to: .running)
+        let result: Int
+        switch job.it.operation {
+        case .fsync: result = systemCall(Int32(SYS_fsync), Int(number))
+        case .fdatasync: result = systemCall(Int32(SYS_fdatasync), Int(number))
+        case .poll: result = failure(ENOMEM)
+        case .notify: result = 0
+        case .read, .write:
+            result = totalResult(
+                job,
+                last: StreamTransfer.transfer(
+                    job.it.operation == .write, number, it.table.vectorsAddress(job),
+                    Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags))
+        }
+        let eventfd = job.it.heldEventfd == Job.none ? -1 : it.files[job.it.heldEventfd].it.number
+        finish(job, from: .running, result: result)
+        if eventfd >= 0 { Eventfd.signal(eventfd, count: 1) }
+        announce(job)
+    }
+}

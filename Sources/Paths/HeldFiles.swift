@@ -1,0 +1,147 @@
+// Files held for jobs that a daemon will run.
+//
+// The program may close a descriptor the moment io_submit returns, so a job holds the file, never
+// its number. A held file is an index; what is behind it depends on the station: a slot in the
+// daemon's table of registered files (uring), or a number in the daemons' private descriptor
+// table (threads). It is given up before the last of its jobs' events is published, so that no
+// flock outlives its I/O and a pipe's end of file is not kept back.
+//
+// Under pressure, when half of the indexes are taken, a file that is held already is shared by
+// later requests on the same (device, inode, file flags): positional I/O on either description
+// is the same I/O. RLIMIT_NOFILE bounds the indexes, so this is what lets thousands of requests
+// be in flight. Files without an inode of their own (eventfds, epoll sets, most devices) are
+// never shared; they have identity 0 here.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+struct HeldFile: ~Copyable {
+    var references: UInt32  // (h) 0: free
+    var next: UInt32  // (h) free list
+    /// The file is on its way to the daemon, which has it when it comes to the job.
+    var isReady: Bool  // (h)
+    /// The daemon has it: in the work ring (uring), in the private table (threads). Written by
+    /// the submitter before the hand-over and by the receiving daemon after it.
+    var isMoved: Bool
+    /// threads: the program's number until the hand-over, then the number in the private table.
+    var number: Int32
+    /// threads: jobs that wait for the file's readiness, linked by queueNext. Manager only.
+    var waitingHead: UInt32
+    /// threads: the file is in the manager's epoll set. Manager only.
+    var isWatched: Bool
+    var device: UInt64  // (h)
+    var inode: UInt64  // (h)
+    var flags: Int  // (h)
+    /// Events to signal with the next write, when the file is an eventfd. Daemon only.
+    var signals: UInt64
+    /// The count that is being written. Daemon only.
+    var announced: UInt64
+}
+
+struct HeldFiles: ~Copyable {
+    private let lock = FutexLock()  // (h)
+    private var files: Reserve<HeldFile>
+    private var freeHead: UInt32 = Job.none
+    private var used: UInt32 = 0
+    private(set) var capacity: UInt32
+
+    init?(capacity wanted: UInt32) {
+        guard let reserve = Reserve<HeldFile>(capacity: wanted) else { return nil }
+        files = reserve
+        capacity = wanted
+    }
+
+    subscript(index: UInt32) -> Ref<HeldFile> { files[index] }
+
+    /// What hold() found: a new index for the file, an existing one, or none.
+    enum Claim {
+        case new(UInt32)
+        case shared(UInt32)
+        case full
+    }
+
+    /// Claims an index for the file with that identity, with one reference. `number` is its
+    /// descriptor in the program's table.
+    mutating func claim(device: UInt64, inode: UInt64, flags: Int, number: Int32) -> Claim {
+        lock.lock()
+        defer { lock.unlock() }
+        if inode != 0, used >= capacity / 2,
+            let index = equalFileLocked(device: device, inode: inode, flags: flags)
+        {
+            files[index].it.references &+= 1
+            return .shared(index)
+        }
+        if used >= capacity || (freeHead == Job.none && !growLocked()) { return .full }
+        let index = freeHead
+        freeHead = files[index].it.next
+        used &+= 1
+        files[index].it.references = 1
+        files[index].it.isReady = false
+        files[index].it.isMoved = false
+        files[index].it.number = number
+        files[index].it.waitingHead = Job.none
+        files[index].it.isWatched = false
+        files[index].it.device = device
+        files[index].it.inode = inode
+        files[index].it.flags = flags
+        files[index].it.signals = 0
+        return .new(index)
+    }
+
+    /// The claimed file has been handed over: others may share it from now on.
+    mutating func announce(_ index: UInt32) {
+        lock.lock()
+        files[index].it.isReady = true
+        lock.unlock()
+    }
+
+    mutating func addReference(_ index: UInt32) {
+        lock.lock()
+        files[index].it.references &+= 1
+        lock.unlock()
+    }
+
+    /// Drops a reference. True when it was the last: the caller must now give up what is behind
+    /// the index and then call `recycle`. Until then nobody else gets the index.
+    mutating func dropReference(_ index: UInt32) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        files[index].it.references &-= 1
+        if files[index].it.references > 0 { return false }
+        files[index].it.isReady = false
+        return true
+    }
+
+    mutating func recycle(_ index: UInt32) {
+        lock.lock()
+        files[index].it.next = freeHead
+        freeHead = index
+        used &-= 1
+        lock.unlock()
+    }
+
+    private func equalFileLocked(device: UInt64, inode: UInt64, flags: Int) -> UInt32? {
+        for index in 0..<files.opened {
+            let file = files[index]
+            if file.it.references > 0 && file.it.isReady && file.it.inode == inode
+                && file.it.device == device && file.it.flags == flags
+            {
+                return index
+            }
+        }
+        return nil
+    }
+
+    private mutating func growLocked() -> Bool {
+        let first = files.opened
+        if !files.grow() { return false }
+        var index = files.opened
+        while index > first {
+            index &-= 1
+            files[index].it.next = freeHead
+            freeHead = index
+        }
+        return true
+    }
+}

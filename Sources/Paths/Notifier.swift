@@ -1,0 +1,99 @@
+// Waking a thread that must sleep in ppoll.
+//
+// io_pgetevents changes the signal mask and sleeps in one step. No futex call does that; ppoll
+// does, but it wakes for descriptors only. So such a sleeper has an eventfd, and whoever
+// publishes its event lets the daemon, which holds the eventfd, signal it: a daemon has no
+// business in the program's descriptor table, and another thread of the program cannot trust
+// the number.
+
+import CLibAIO
+public import JobTable
+
+public struct Notifier {
+    /// In the program's table, for ppoll.
+    public let descriptor: Int32
+    let engine: Ref<EngineRecord>
+    let station: Ref<Station>
+    /// Signals the eventfd; nil once used.
+    var signalJob: JobRef?
+    /// Lets the daemon give the eventfd up.
+    let releaseJob: JobRef
+
+    /// Nil when no daemon can be had.
+    public init?(_ engine: Ref<EngineRecord>) {
+        guard let station = engine.acquireStation() else { return nil }
+        let made = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC | O_NONBLOCK))
+        let descriptor = Int32(truncatingIfNeeded: made)
+        var batch = Batch()
+        batch.station = station
+        var request = Request(operation: .notify, descriptor: -1)
+        request.resfd = descriptor
+        guard made >= 0, let carrier = engine.notifyJob(request, &batch),
+            let signalJob = engine.it.table.allocate()
+        else {
+            if made >= 0 { System.close(descriptor) }
+            engine.handOver(&batch)
+            return nil
+        }
+        guard let releaseJob = engine.it.table.allocate() else {
+            engine.it.table.free(signalJob, from: .preparing)
+            engine.handOver(&batch)
+            System.close(descriptor)
+            return nil
+        }
+        for job in 0..<2 {
+            let job = job == 0 ? signalJob : releaseJob
+            job.it.operation = .notify
+            job.it.heldEventfd = carrier.it.heldEventfd
+            station.it.files.addReference(carrier.it.heldEventfd)
+        }
+        signalJob.it.pollEvents = 1
+        self.engine = engine
+        self.station = station
+        self.descriptor = descriptor
+        self.signalJob = signalJob
+        self.releaseJob = releaseJob
+        // The carrier takes the eventfd to the daemon; the retain of the batch stays ours.
+        _ = station.it.users.add(1, ordering: .sequentiallyConsistent)
+        engine.handOver(&batch)
+    }
+
+    /// Makes the eventfd readable. Once; called under the lock that guards the sleeper.
+    public mutating func signal() {
+        guard let job = signalJob else { return }
+        signalJob = nil
+        send(job)
+    }
+
+    /// The sleeper is awake and will not look at the descriptor again.
+    public mutating func finish() {
+        if let job = signalJob {
+            _ = station.it.files.dropReference(job.it.heldEventfd)
+            job.it.heldEventfd = Job.none
+            engine.it.table.free(job, from: .preparing)
+            signalJob = nil
+        }
+        send(releaseJob)
+        System.close(descriptor)
+        station.release()
+    }
+
+    private func send(_ job: JobRef) {
+        _ = job.transition(from: .preparing, to: .queued)
+        station.it.queue.append(engine.it.table, first: job, last: job, count: 1)
+        station.kick()
+    }
+}
+
+import Synchronization
+
+extension Ref where Pointee == EngineRecord {
+    /// A job that does nothing but carry the request's eventfd to the daemon.
+    fileprivate func notifyJob(_ request: Request, _ batch: inout Batch) -> JobRef? {
+        var request = request
+        guard case .deferred(let job) = postpone(&request, &batch, FileFacts(), done: 0) else {
+            return nil
+        }
+        return job
+    }
+}

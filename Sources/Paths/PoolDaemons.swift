@@ -1,0 +1,632 @@
+// The daemon path without io_uring: a bounded pool of threads.
+//
+// All daemons of a pool share one descriptor table that is private to them. Files get there by
+// SCM_RIGHTS over a pair of datagram sockets, one end in the program's table and one in the
+// private one; the messages have no bytes, so nothing would land in a stranger's stream. The
+// first daemon, the manager, receives files, waits for readiness (epoll, no thread per request)
+// and starts workers; workers call preadv2, pwritev2 and fsync.
+//
+// The two sockets find each other by names that the kernel makes up (unix(7), autobind), because
+// the manager leaves the program's descriptor table before it opens anything.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+struct PoolDaemons: ~Copyable {
+    static let filesPerMessage = 64
+
+    /// The program's end, in the program's table.
+    var sender: Int32 = -1
+    /// Serialises hand-overs: messages and `awaited` are in the same order, and when the manager
+    /// sees a message its jobs are in the queue.
+    let sendLock = FutexLock()
+    /// Held files that are on their way: indexes, a circular buffer of `files.capacity`. (sendLock)
+    var awaited: UInt = 0
+    var awaitedFirst: UInt32 = 0
+    var awaitedCount: UInt32 = 0
+
+    /// In the private table; written by the manager before the station is ready.
+    var receiver: Int32 = -1
+    var epoll: Int32 = -1
+    /// An eventfd with which daemons wake the manager.
+    var managerBell: Int32 = -1
+
+    var senderName = sockaddr_un()
+    var senderNameBytes: UInt32 = 0
+    var receiverName = sockaddr_un()
+    var receiverNameBytes: UInt32 = 0
+
+    /// Jobs for the workers.
+    var work = RunQueue()
+    let workers = Atomic<UInt32>(0)
+    let idleWorkers = Atomic<UInt32>(0)
+    let workSignal = Atomic<UInt32>(0)
+    /// Jobs taken from the queue and not yet announced.
+    let running = Atomic<UInt32>(0)
+
+    static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+        guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
+        station.becomeDaemon(named: "aiod/0")
+        let result = station.openReceiver()
+        station.started(result)
+        if result < 0 { return nil }
+        while !station.manage() {}
+        return nil
+    }
+
+    static func workerMain(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+        guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
+        station.becomeDaemon(named: "aiod/w")
+        station.work()
+        return nil
+    }
+}
+
+// MARK: - The two sockets
+
+extension Ref where Pointee == Station {
+    /// In the starting thread, in the program's table: makes the sender and gives it a name.
+    func openSender() -> Int {
+        if it.pool.awaited == 0 {
+            it.pool.awaited = Memory.map(
+                bytes: Int(it.files.capacity) &* 4, protection: PROT_READ | PROT_WRITE)
+            if it.pool.awaited == 0 { return failure(ENOMEM) }
+        }
+        if isGate(it.pool.sender) { return 0 }
+        let made = bindSocket(&it.pool.senderName, &it.pool.senderNameBytes)
+        if made < 0 { return made }
+        it.pool.sender = Int32(truncatingIfNeeded: made)
+        rememberGate(it.pool.sender)
+        return 0
+    }
+
+    func closeSender() {
+        if isGate(it.pool.sender) { System.close(it.pool.sender) }
+        it.pool.sender = -1
+    }
+
+    /// In the starting thread, once the manager has its socket.
+    func connectSender() -> Int {
+        connect(it.pool.sender, &it.pool.receiverName, it.pool.receiverNameBytes)
+    }
+
+    /// In the manager, in its private table.
+    fileprivate func openReceiver() -> Int {
+        var result = leaveDescriptorTable()
+        if result < 0 { return result }
+        result = bindSocket(&it.pool.receiverName, &it.pool.receiverNameBytes)
+        if result < 0 { return result }
+        it.pool.receiver = Int32(truncatingIfNeeded: result)
+        result = connect(it.pool.receiver, &it.pool.senderName, it.pool.senderNameBytes)
+        if result < 0 { return result }
+        result = systemCall(Int32(SYS_epoll_create1), Int(O_CLOEXEC))
+        if result < 0 { return result }
+        it.pool.epoll = Int32(truncatingIfNeeded: result)
+        result = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC | O_NONBLOCK))
+        if result < 0 { return result }
+        it.pool.managerBell = Int32(truncatingIfNeeded: result)
+        // From here on only the sender can reach the receiver. What strangers sent to its name
+        // before must not be taken for a hand-over.
+        while receiveMessage(discard: true) >= 0 {}
+        it.pool.awaitedFirst = 0
+        it.pool.awaitedCount = 0
+        result = watch(it.pool.receiver, UInt32(EPOLLIN.rawValue), data: .max, isNew: true)
+        if result < 0 { return result }
+        return watch(it.pool.managerBell, UInt32(EPOLLIN.rawValue), data: .max &- 1, isNew: true)
+    }
+
+
+    private func bindSocket(_ name: inout sockaddr_un, _ nameBytes: inout UInt32) -> Int {
+        let made = systemCall(
+            Int32(SYS_socket), Int(AF_UNIX),
+            Int(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+        if made < 0 { return made }
+        name = sockaddr_un()
+        name.sun_family = UInt16(AF_UNIX)
+        var result = withAddress(of: &name) {
+            systemCall(Int32(SYS_bind), made, $0, MemoryLayout<sa_family_t>.size)
+        }
+        if result >= 0 {
+            nameBytes = UInt32(MemoryLayout<sockaddr_un>.size)
+            result = withAddress(of: &name) { nameAddress in
+                withAddress(of: &nameBytes) {
+                    systemCall(Int32(SYS_getsockname), made, nameAddress, $0)
+                }
+            }
+        }
+        if result < 0 {
+            System.close(Int32(truncatingIfNeeded: made))
+            return result
+        }
+        return made
+    }
+
+    private func connect(_ socket: Int32, _ name: inout sockaddr_un, _ nameBytes: UInt32) -> Int {
+        withAddress(of: &name) {
+            systemCall(Int32(SYS_connect), Int(socket), $0, Int(nameBytes))
+        }
+    }
+}
+
+// MARK: - Hand-over
+
+/// struct msghdr, with addresses as numbers. Zero vectors: the messages carry no bytes.
+private struct MessageHeader {
+    var name = 0
+    var nameBytes = 0
+    var vectors = 0
+    var vectorCount = 0
+    var control = 0
+    var controlBytes = 0
+    var flags = 0
+}
+
+/// A control message with room for `PoolDaemons.filesPerMessage` descriptors.
+private struct RightsMessage {
+    var length: Int = 0
+    var level: Int32 = Int32(SOL_SOCKET)
+    var type: Int32 = Int32(SCM_RIGHTS)
+    var files = (
+        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
+        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
+        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
+        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+    )
+
+    static let headerBytes = 16
+
+    subscript(index: Int) -> Int32 {
+        mutating get {
+            withAddress(of: &files) {
+                Ref<Int32>(address: UInt(bitPattern: $0) &+ UInt(index &* 4))?.it ?? -1
+            }
+        }
+        set {
+            withAddress(of: &files) {
+                Ref<Int32>(address: UInt(bitPattern: $0) &+ UInt(index &* 4))?.it = newValue
+            }
+        }
+    }
+}
+
+extension Ref where Pointee == Station {
+    /// Sends the files of a chain of jobs and queues the jobs. 0, or a negated errno with nothing
+    /// handed over. The caller holds none of our locks.
+    func handOverToPool(first: JobRef, last: JobRef, count: UInt32) -> Int {
+        it.pool.sendLock.lock()
+        defer { it.pool.sendLock.unlock() }
+        var message = RightsMessage()
+        var files = 0
+        var job: JobRef? = first
+        while let current = job {
+            addFile(current.it.heldFile, &message, &files)
+            addFile(current.it.heldEventfd, &message, &files)
+            job = current == last ? nil : it.table.job(at: current.it.queueNext)
+        }
+        let result = sendMessage(&message, files)
+        if result < 0 { return result }
+        for position in 0..<files {
+            let index = awaitedSlot(position).it
+            it.files[index].it.number = -1
+            it.files.announce(index)
+        }
+        it.pool.awaitedCount &+= UInt32(files)
+        it.queue.append(it.table, first: first, last: last, count: count)
+        return 0
+    }
+
+    /// The place of the `position`-th file after those that are awaited already.
+    private func awaitedSlot(_ position: Int) -> Ref<UInt32> {
+        let slot =
+            (it.pool.awaitedFirst &+ it.pool.awaitedCount &+ UInt32(position)) % it.files.capacity
+        return unsafe Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4).unsafelyUnwrapped
+    }
+
+    /// Adds a file to the message unless the daemons have it, or it is in the message.
+    private func addFile(_ index: UInt32, _ message: inout RightsMessage, _ files: inout Int) {
+        if index == Job.none || it.files[index].it.isReady { return }
+        for position in 0..<files where awaitedSlot(position).it == index { return }
+        message[files] = it.files[index].it.number
+        awaitedSlot(files).it = index
+        files &+= 1
+    }
+
+    /// Sends `files` descriptors, or none to wake the manager. Retries while the manager is
+    /// behind; 0 or a negated errno.
+    private func sendMessage(_ message: inout RightsMessage, _ files: Int) -> Int {
+        message.length = RightsMessage.headerBytes &+ files &* 4
+        var result = 0
+        for attempt in 0..<200 {
+            result = withAddress(of: &message) { controlAddress in
+                var header = MessageHeader()
+                if files > 0 {
+                    header.control = controlAddress
+                    header.controlBytes = (RightsMessage.headerBytes &+ files &* 4 &+ 7) & ~7
+                }
+                return withAddress(of: &header) {
+                    systemCall(
+                        Int32(SYS_sendmsg), Int(it.pool.sender), $0,
+                        Int(MSG_DONTWAIT | MSG_NOSIGNAL))
+                }
+            }
+            // Too many files of this user in flight, or a full buffer: the manager empties both.
+            if result != failure(ETOOMANYREFS) && result != failure(EAGAIN) { break }
+            System.sleep(nanoseconds: attempt < 20 ? 20_000 : 200_000)
+        }
+        return result < 0 ? result : 0
+    }
+
+    func kickPool() {
+        if CurrentThread().isDaemon {
+            ringManager()
+            return
+        }
+        var message = RightsMessage()
+        it.pool.sendLock.lock()
+        if isGate(it.pool.sender) { _ = sendMessage(&message, 0) }
+        it.pool.sendLock.unlock()
+    }
+
+    fileprivate func ringManager() {
+        var one: UInt64 = 1
+        _ = withAddress(of: &one) {
+            systemCall(Int32(SYS_write), Int(it.pool.managerBell), $0, 8)
+        }
+    }
+}
+
+// MARK: - The manager
+
+extension Ref where Pointee == Station {
+    /// One turn of the manager. True when it has left.
+    fileprivate func manage() -> Bool {
+        // Nobody can reach a lost station, so it looks by itself.
+        let lost = it.isLost.load(ordering: .sequentiallyConsistent)
+        let ready = waitForEvents(lost ? 50 : Int(it.table.it.limits.aiodLifetimeMs))
+        takePoolQueue()
+        if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
+            cancelWaiting()
+        }
+        if ready != 0 || it.pool.running.load(ordering: .acquiring) != 0
+            || it.pool.workers.load(ordering: .acquiring) != 0
+        {
+            return false
+        }
+        return tryToLeave {
+            System.close(it.pool.epoll)
+            System.close(it.pool.receiver)
+            System.close(it.pool.managerBell)
+        }
+    }
+
+    /// Receives files and serves what became ready. The number of events.
+    private func waitForEvents(_ timeoutMs: Int) -> Int {
+        var events = InlineArray<32, ioctx_epoll_event>(repeating: ioctx_epoll_event())
+        let count = withAddress(of: &events) {
+            systemCall(
+                Int32(SYS_epoll_pwait), Int(it.pool.epoll), $0, 32, timeoutMs, 0, 8)
+        }
+        for position in 0..<max(count, 0) {
+            let data = events[position].data
+            if data == .max {
+                while receiveMessage(discard: false) >= 0 {}
+            } else if data == .max &- 1 {
+                var value: UInt64 = 0
+                _ = withAddress(of: &value) {
+                    systemCall(Int32(SYS_read), Int(it.pool.managerBell), $0, 8)
+                }
+            } else {
+                serveReady(data)
+            }
+        }
+        return max(count, 0)
+    }
+
+    /// Takes one message; its files go to the indexes that await them, in order. Negative when
+    /// there is none.
+    private func receiveMessage(discard: Bool) -> Int {
+        var message = RightsMessage()
+        let result = withAddress(of: &message) { controlAddress in
+            var header = MessageHeader()
+            header.control = controlAddress
+            header.controlBytes = RightsMessage.headerBytes &+ PoolDaemons.filesPerMessage &* 4
+            let received = withAddress(of: &header) {
+                systemCall(
+                    Int32(SYS_recvmsg), Int(it.pool.receiver), $0,
+                    Int(MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
+            }
+            return received < 0 ? received : header.controlBytes
+        }
+        if result < RightsMessage.headerBytes { return result }
+        let files = (message.length &- RightsMessage.headerBytes) / 4
+        // The sender holds this lock until its jobs are queued, so they are there after it.
+        if !discard { it.pool.sendLock.lock() }
+        for position in 0..<files {
+            if discard {
+                System.close(message[position])
+                continue
+            }
+            let slot = it.pool.awaitedFirst % it.files.capacity
+            guard let awaited = Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4),
+                it.pool.awaitedCount > 0
+            else { break }
+            it.files[awaited.it].it.number = message[position]
+            it.files[awaited.it].it.isMoved = true
+            it.pool.awaitedFirst = (slot &+ 1) % it.files.capacity
+            it.pool.awaitedCount &-= 1
+        }
+        if !discard { it.pool.sendLock.unlock() }
+        return result
+    }
+
+    private func takePoolQueue() {
+        guard let first = it.queue.takeAll(it.table) else { return }
+        var next: JobRef? = first
+        var forWorkers: UInt32 = 0
+        while let job = next {
+            next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+            it.pool.running.add(1, ordering: .acquiringAndReleasing)
+            if job.it.operation == .notify {
+                _ = job.transition(from: .queued, to: .running)
+                if job.it.pollEvents != 0 { signalEventfd(job.it.heldEventfd) }
+                settle(job, from: .running, result: 0)
+            } else if job.it.isStream || job.it.operation == .poll {
+                if job.transition(from: .queued, to: .running) {
+                    waitForReadiness(job)
+                } else {
+                    settle(job, from: .cancelled, result: job.cancelledResult)
+                }
+            } else {
+                it.pool.work.append(it.table, first: job, last: job, count: 1)
+                forWorkers &+= 1
+            }
+        }
+        if forWorkers > 0 { callWorkers(forWorkers) }
+    }
+
+    private func callWorkers(_ jobs: UInt32) {
+        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
+        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: jobs)) }
+        var missing = jobs > idle ? jobs &- idle : 0
+        while missing > 0,
+            it.pool.workers.load(ordering: .acquiring) < it.table.it.limits.maxAioProcs
+        {
+            missing &-= 1
+            it.pool.workers.add(1, ordering: .acquiringAndReleasing)
+            let error = unsafe ioctx_thread_start(
+                { unsafe PoolDaemons.workerMain($0) }, UnsafeMutableRawPointer(pointer))
+            if error != 0 {
+                it.pool.workers.subtract(1, ordering: .acquiringAndReleasing)
+                // With no worker at all the manager does the work itself.
+                if it.pool.workers.load(ordering: .acquiring) == 0 { workOff() }
+                return
+            }
+        }
+    }
+
+    // MARK: Readiness
+
+    /// A stream job that could not be served goes to its file's list; the file is watched.
+    private func waitForReadiness(_ job: JobRef) {
+        let file = it.files[job.it.heldFile]
+        _ = job.transition(from: .running, to: .waiting)
+        job.it.queueNext = Job.none
+        if file.it.waitingHead == Job.none {
+            file.it.waitingHead = job.it.index
+        } else {
+            var last = it.table.job(at: file.it.waitingHead)
+            while last.it.queueNext != Job.none { last = it.table.job(at: last.it.queueNext) }
+            last.it.queueNext = job.it.index
+        }
+        watchFile(job.it.heldFile)
+    }
+
+    /// (Re)arms the watch of a held file for what its waiting jobs need.
+    private func watchFile(_ index: UInt32) {
+        let file = it.files[index]
+        var events: UInt32 = 0
+        var next = file.it.waitingHead
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            events |= wantedEvents(job)
+            next = job.it.queueNext
+        }
+        if events == 0 { return }
+        let result = watch(
+            file.it.number, events | EPOLLONESHOT.rawValue, data: index,
+            isNew: !file.it.isWatched)
+        file.it.isWatched = result >= 0
+        if result >= 0 { return }
+        // A file that epoll does not take (EPERM) cannot be waited for: it holds a worker.
+        next = file.it.waitingHead
+        file.it.waitingHead = Job.none
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.queueNext
+            _ = job.transition(from: .waiting, to: .running)
+            _ = job.transition(from: .running, to: .queued)
+            it.pool.work.append(it.table, first: job, last: job, count: 1)
+            callWorkers(1)
+        }
+    }
+
+    private func wantedEvents(_ job: JobRef) -> UInt32 {
+        switch job.it.operation {
+        case .poll: return job.it.pollEvents
+        case .write: return EPOLLOUT.rawValue
+        default: return EPOLLIN.rawValue
+        }
+    }
+
+    private func watch(_ number: Int32, _ events: UInt32, data: UInt32, isNew: Bool) -> Int {
+        var event = ioctx_epoll_event()
+        event.events = events
+        event.data = data
+        return withAddress(of: &event) {
+            systemCall(
+                Int32(SYS_epoll_ctl), Int(it.pool.epoll),
+                Int(isNew ? EPOLL_CTL_ADD : EPOLL_CTL_MOD), Int(number), $0)
+        }
+    }
+
+    /// The file is ready for something: tries its waiting jobs in their order.
+    private func serveReady(_ index: UInt32) {
+        let file = it.files[index]
+        var next = file.it.waitingHead
+        file.it.waitingHead = Job.none
+        var keptLast = Job.none
+        // The jobs hold the file; this keeps it while the last of them finishes.
+        it.files.addReference(index)
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.queueNext
+            _ = job.transition(from: .waiting, to: .running)
+            if attempt(job) { continue }
+            _ = job.transition(from: .running, to: .waiting)
+            job.it.queueNext = Job.none
+            if keptLast == Job.none {
+                file.it.waitingHead = job.it.index
+            } else {
+                it.table.job(at: keptLast).it.queueNext = job.it.index
+            }
+            keptLast = job.it.index
+        }
+        watchFile(index)
+        dropHeld(index)
+    }
+
+    /// Tries a job in state running without blocking. True when it is done.
+    private func attempt(_ job: JobRef) -> Bool {
+        if job.it.cancelRequested.load(ordering: .acquiring) {
+            settle(
+                job, from: .running,
+                result: totalResult(job, last: job.cancelledResult))
+            return true
+        }
+        let number = it.files[job.it.heldFile].it.number
+        if job.it.operation == .poll {
+            let ready = System.readiness(of: number, job.it.pollEvents)
+            if ready == 0 { return false }
+            settle(job, from: .running, result: ready)
+            return true
+        }
+        let isWrite = job.it.operation == .write
+        while true {
+            var result = StreamTransfer.attempt(
+                isWrite: isWrite, number, it.table.vectorsAddress(job),
+                Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
+            if result == failure(EAGAIN) { return false }
+            if isWrite && result > 0 && result < job.it.length {
+                it.table.advance(job, by: result)
+                continue
+            }
+            result = totalResult(job, last: result)
+            settle(job, from: .running, result: result)
+            return true
+        }
+    }
+
+    private func cancelWaiting() {
+        it.table.forEachJob { job in
+            if job.state == .waiting && job.it.cancelRequested.load(ordering: .acquiring)
+                && job.it.heldFile != Job.none
+            {
+                serveReady(job.it.heldFile)
+            }
+        }
+    }
+
+    // MARK: - Workers
+
+    /// A worker's life: work, wait, and leave when nothing came for a while.
+    fileprivate func work() {
+        let lifetimeNs = UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000
+        while true {
+            workOff()
+            let seen = it.pool.workSignal.load(ordering: .sequentiallyConsistent)
+            it.pool.idleWorkers.add(1, ordering: .sequentiallyConsistent)
+            var result = 0
+            if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 {
+                result = it.pool.workSignal.wait(
+                    while: seen, until: System.monotonicNs() &+ lifetimeNs)
+            }
+            it.pool.idleWorkers.subtract(1, ordering: .sequentiallyConsistent)
+            if result == failure(ETIMEDOUT)
+                && it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0
+            {
+                break
+            }
+        }
+        it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
+        // A job may have come while this worker was on its way out and counted as there.
+        if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOff() }
+    }
+
+    private func workOff() {
+        while let job = it.pool.work.takeFirst(it.table) {
+            if job.transition(from: .queued, to: .running) {
+                settle(job, from: .running, result: perform(job))
+            } else {
+                settle(job, from: .cancelled, result: job.cancelledResult)
+            }
+        }
+    }
+
+    /// Runs a job on a file; blocks as long as the file does.
+    private func perform(_ job: JobRef) -> Int {
+        let number = it.files[job.it.heldFile].it.number
+        switch job.it.operation {
+        case .fsync: return systemCall(Int32(SYS_fsync), Int(number))
+        case .fdatasync: return systemCall(Int32(SYS_fdatasync), Int(number))
+        default: break
+        }
+        if job.it.ioPriority != 0 {
+            _ = systemCall(Int32(SYS_ioprio_set), 1, 0, Int(job.it.ioPriority))
+        }
+        var result: Int
+        repeat {
+            result = System.transfer(
+                isWrite: job.it.operation == .write, number, it.table.vectorsAddress(job),
+                Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
+        } while result == failure(EINTR)
+        if job.it.ioPriority != 0 { _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0) }
+        return totalResult(job, last: result)
+    }
+
+    // MARK: Finishing
+
+    private func settle(_ job: JobRef, from state: JobState, result: Int) {
+        let eventfd = job.it.operation == .notify ? Job.none : job.it.heldEventfd
+        finish(job, from: state, result: result)
+        if eventfd != Job.none { signalEventfd(eventfd) }
+        announce(job)
+        it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+    }
+
+    private func signalEventfd(_ index: UInt32) {
+        var one: UInt64 = 1
+        _ = withAddress(of: &one) {
+            systemCall(Int32(SYS_write), Int(it.files[index].it.number), $0, 8)
+        }
+    }
+
+    /// Closes a held file's number in the private table.
+    func giveUpNumber(_ index: UInt32) {
+        let file = it.files[index]
+        if !file.it.isMoved { return }
+        if file.it.isWatched {
+            // A file must leave the epoll set before its number is closed: the description may
+            // live on in the program, and the set would keep reporting it.
+            var event = ioctx_epoll_event()
+            _ = withAddress(of: &event) {
+                systemCall(
+                    Int32(SYS_epoll_ctl), Int(it.pool.epoll), Int(EPOLL_CTL_DEL),
+                    Int(file.it.number), $0)
+            }
+            file.it.isWatched = false
+        }
+        System.close(file.it.number)
+    }
+}

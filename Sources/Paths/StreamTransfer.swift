@@ -1,0 +1,32 @@
+// One non-blocking attempt at a read or write on a pipe, socket, terminal or the like.
+
+import CLibAIO
+import JobTable
+
+enum StreamTransfer {
+    /// The bytes moved, 0 at end of file, -EAGAIN when the file is not ready, or another error.
+    static func attempt(
+        isWrite: Bool, _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ offset: Int64,
+        _ rwFlags: Int32
+    ) -> Int {
+        let flags = rwFlags | Int32(IOCTX_RWF_NOWAIT)
+        let result = transfer(isWrite, descriptor, vectors, count, offset, flags)
+        if result != failure(EOPNOTSUPP) { return result }
+        // The file cannot be told not to wait, but it can be asked whether it would.
+        let wanted = UInt32(isWrite ? POLLOUT : POLLIN)
+        if System.readiness(of: descriptor, wanted) == 0 { return failure(EAGAIN) }
+        return transfer(isWrite, descriptor, vectors, count, offset, rwFlags)
+    }
+
+    /// Some of these files have positions and some do not; the kernel's AIO ignores the offset
+    /// of those that do not.
+    static func transfer(
+        _ isWrite: Bool, _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ offset: Int64,
+        _ rwFlags: Int32
+    ) -> Int {
+        let result = System.transfer(
+            isWrite: isWrite, descriptor, vectors, count, offset, rwFlags)
+        if result != failure(ESPIPE) || offset == -1 { return result }
+        return System.transfer(isWrite: isWrite, descriptor, vectors, count, -1, rwFlags)
+    }
+}

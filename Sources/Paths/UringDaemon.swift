@@ -1,0 +1,377 @@
+// The daemon path on io_uring: one aio daemon, the only thread that ever submits.
+//
+// Two rings. The parking ring has a descriptor in the program's table; submitters park files in
+// its slots (io_uring_register, no submission). The daemon moves each file by MSG_RING into the
+// same slot of its work ring, which lives in a descriptor table of the daemon's own, and runs the
+// job there. The work ring is SINGLE_ISSUER | DEFER_TASKRUN: completions run in the daemon, when
+// it asks for them, and interrupt nobody.
+//
+// The daemon sleeps in io_uring_enter. To wake it, a submitter changes the doorbell, on which the
+// work ring has a FUTEX_WAIT armed: no descriptor, nothing that a program could close.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+struct UringDaemon: ~Copyable {
+    /// Reserved user_data; a job's name has an index below 2^24 in its low half.
+    static let doorbellData = UInt64.max
+    static let ignoredData = UInt64.max - 1
+
+    static let submissionEntries: UInt32 = 256
+    static let completionEntries: UInt32 = 4096
+
+    /// Opened by the daemon, parked into by submitters; outlives the daemon, for the next one.
+    var parking = Ring()
+    /// Everything below belongs to the daemon alone.
+    var work = Ring()
+    var doorbellArmed = false
+    var running: UInt32 = 0
+    /// Jobs published in this round, linked by queueNext, to be announced at its end.
+    var publishedHead = Job.none
+    /// Held eventfds to signal at the end of this round.
+    var signalsDue = false
+
+    static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+        guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
+        station.becomeDaemon(named: "aiod/0")
+        let result = station.openRings()
+        if result < 0 {
+            station.abandonRings()
+            station.started(result)
+            return nil
+        }
+        station.started(0)
+        while !station.round() {}
+        return nil
+    }
+}
+
+extension Ref where Pointee == Station {
+    // MARK: Start and end
+
+    fileprivate func openRings() -> Int {
+        let reusable = it.uring.parking.exists && isGate(it.uring.parking.descriptor)
+        if !reusable {
+            it.uring.parking.unmap()
+            let result = it.uring.parking.open(
+                entryCount: UringDaemon.submissionEntries, completionCount: UringDaemon.submissionEntries &* 2,
+                flags: 0)
+            if result < 0 { return result }
+            if !it.uring.parking.supportsDaemon() {
+                it.uring.parking.close()
+                return failure(ENOSYS)
+            }
+            let slots = it.uring.parking.registerEmptySlots(it.files.capacity)
+            if slots < 0 {
+                it.uring.parking.close()
+                return slots
+            }
+            rememberGate(it.uring.parking.descriptor)
+        }
+        var result = it.uring.parking.registerWithThread()
+        if result < 0 { return result }
+        result = leaveDescriptorTable()
+        if result < 0 { return result }
+        result = it.uring.work.open(
+            entryCount: UringDaemon.submissionEntries, completionCount: UringDaemon.completionEntries,
+            flags: UInt32(URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN)
+                | UInt32(URING_SETUP_SUBMIT_ALL))
+        if result < 0 { return result }
+        result = it.uring.work.registerWithThread()
+        if result < 0 { return result }
+        it.uring.doorbellArmed = false
+        it.uring.running = 0
+        it.uring.publishedHead = Job.none
+        it.uring.signalsDue = false
+        return it.uring.work.registerEmptySlots(it.files.capacity)
+    }
+
+    /// After a failed start. The parking ring stays, if there is one, for the next attempt.
+    fileprivate func abandonRings() {
+        it.uring.work.close()
+        it.uring.parking.forgetThread()
+    }
+
+    // MARK: The loop
+
+    /// One turn: take what was handed over, enter the ring, finish what completed. True when the
+    /// daemon has left.
+    fileprivate func round() -> Bool {
+        takeQueue()
+        if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
+            cancelRequested()
+        }
+        armDoorbell()
+        it.sleeping.store(1, ordering: .sequentiallyConsistent)
+        // Pairs with ringDoorbell(): whoever comes after this look finds `sleeping` set.
+        let mustLook =
+            it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+            || it.cancellations.load(ordering: .sequentiallyConsistent) != 0
+            || it.uring.publishedHead != Job.none
+        let idle = it.uring.running == 0 && !mustLook
+        let lost = it.isLost.load(ordering: .sequentiallyConsistent)
+        let result = it.uring.work.enter(
+            minComplete: mustLook ? 0 : 1,
+            timeoutNs: idle
+                ? (lost ? 50_000_000 : UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000)
+                : .max)
+        it.sleeping.store(0, ordering: .sequentiallyConsistent)
+        reap()
+        if idle && result == failure(ETIME) && it.uring.running == 0 {
+            return tryToLeave { leave() }
+        }
+        return false
+    }
+
+    private func leave() {
+        it.uring.work.close()
+        it.uring.parking.forgetThread()
+    }
+
+    private func armDoorbell() {
+        if it.uring.doorbellArmed { return }
+        let value = it.doorbell.load(ordering: .sequentiallyConsistent)
+        let entry = entry()
+        entry.it.opcode = UInt8(URING_OP_FUTEX_WAIT)
+        entry.it.fd = Int32(FUTEX2_SIZE_U32_PRIVATE)
+        entry.it.address = unsafe withUnsafePointer(to: it.doorbell) {
+            UInt64(UInt(bitPattern: $0))
+        }
+        entry.it.offset = UInt64(value)
+        entry.it.address3 = UInt64(UInt32.max)
+        entry.it.user_data = UringDaemon.doorbellData
+        it.uring.doorbellArmed = true
+    }
+
+    /// A free submission entry of the work ring, which is entered first when it is full.
+    private func entry() -> Ref<uring_sqe> {
+        while true {
+            if let entry = it.uring.work.nextEntry() { return entry }
+            _ = it.uring.work.enter(minComplete: 0)
+        }
+    }
+
+    // MARK: Taking jobs over
+
+    private func takeQueue() {
+        guard let first = it.queue.takeAll(it.table) else { return }
+        var next: JobRef? = first
+        while let job = next {
+            fetch(job.it.heldFile)
+            fetch(job.it.heldEventfd)
+            next = successor(job)
+        }
+        flushFetches()
+        next = first
+        while let job = next {
+            // The successor is read first: a finished job's link is reused.
+            next = successor(job)
+            if job.it.operation == .notify {
+                _ = job.transition(from: .queued, to: .running)
+                if job.it.pollEvents != 0 { signal(job.it.heldEventfd) }
+                publish(job, from: .running, result: 0)
+            } else if job.transition(from: .queued, to: .running) {
+                submit(job)
+            } else {
+                publish(job, from: .cancelled, result: job.cancelledResult)
+            }
+        }
+    }
+
+    private func successor(_ job: JobRef) -> JobRef? {
+        job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+    }
+
+    /// Prepares the move of a held file from the parking ring into the work ring.
+    private func fetch(_ index: UInt32) {
+        if index == Job.none || it.files[index].it.isMoved { return }
+        it.files[index].it.isMoved = true
+        var entry = it.uring.parking.nextEntry()
+        if entry == nil {
+            flushFetches()
+            entry = it.uring.parking.nextEntry()
+        }
+        guard let entry else { return }
+        entry.it.opcode = UInt8(URING_OP_MSG_RING)
+        entry.it.fd = it.uring.work.descriptor
+        entry.it.address = UInt64(URING_MSG_SEND_FD)
+        entry.it.address3 = UInt64(index)
+        entry.it.file_index = index &+ 1
+        entry.it.op_flags = UInt32(URING_MSG_CQE_SKIP)
+        entry.it.user_data = UInt64(index)
+    }
+
+    private func flushFetches() {
+        var expected = it.uring.parking.pending
+        while expected > 0 {
+            _ = it.uring.parking.enter(minComplete: expected)
+            while let completion = it.uring.parking.nextCompletion() {
+                expected &-= 1
+                // The work ring's slot keeps the file from here on; the parking slot must not.
+                it.uring.parking.emptySlot(UInt32(truncatingIfNeeded: completion.user_data))
+            }
+        }
+    }
+
+    /// Puts what is left of a job on the work ring.
+    private func submit(_ job: JobRef) {
+        let entry = entry()
+        entry.it.fd = Int32(bitPattern: job.it.heldFile)
+        entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+        entry.it.user_data = job.name
+        switch job.it.operation {
+        case .read, .write:
+            describeTransfer(job, entry)
+        case .fsync, .fdatasync:
+            entry.it.opcode = UInt8(URING_OP_FSYNC)
+            entry.it.op_flags =
+                job.it.operation == .fdatasync ? UInt32(URING_FSYNC_DATASYNC) : 0
+        case .poll:
+            entry.it.opcode = UInt8(URING_OP_POLL_ADD)
+            entry.it.op_flags = job.it.pollEvents
+        case .notify:
+            break
+        }
+        it.uring.running &+= 1
+        if job.it.operation == .poll || job.it.isStream {
+            _ = job.transition(from: .running, to: .waiting)
+        }
+    }
+
+    private func describeTransfer(
+        _ job: JobRef, _ entry: Ref<uring_sqe>
+    ) {
+        let isWrite = job.it.operation == .write
+        let vectors = it.table.vectorsAddress(job)
+        let count = job.it.vectorCount &- job.it.vectorFirst
+        if count == 1, let vector = Ref<Vector>(address: vectors) {
+            entry.it.opcode = UInt8(isWrite ? URING_OP_WRITE : URING_OP_READ)
+            entry.it.address = UInt64(vector.it.base)
+            entry.it.length = UInt32(clamping: min(vector.it.length, System.transferBytesMax))
+        } else {
+            entry.it.opcode = UInt8(isWrite ? URING_OP_WRITEV : URING_OP_READV)
+            entry.it.address = UInt64(vectors)
+            entry.it.length = count
+        }
+        entry.it.offset = UInt64(bitPattern: job.it.offset)
+        entry.it.op_flags = UInt32(bitPattern: job.it.rwFlags)
+        entry.it.ioprio = job.it.ioPriority
+    }
+
+    private func cancelRequested() {
+        it.table.forEachJob { job in
+            let state = job.state
+            if state != .waiting && state != .running
+                || !job.it.cancelRequested.load(ordering: .acquiring)
+            {
+                return
+            }
+            let entry = entry()
+            entry.it.opcode = UInt8(URING_OP_ASYNC_CANCEL)
+            entry.it.fd = -1
+            entry.it.address = job.name
+            entry.it.user_data = UringDaemon.ignoredData
+        }
+    }
+
+    // MARK: Finishing jobs
+
+    private func reap() {
+        while let completion = it.uring.work.nextCompletion() {
+            if completion.user_data == UringDaemon.doorbellData {
+                it.uring.doorbellArmed = false
+            } else if completion.user_data != UringDaemon.ignoredData,
+                let job = it.table.job(named: completion.user_data)
+            {
+                it.uring.running &-= 1
+                complete(job, Int(completion.result))
+            }
+        }
+        signalEventfds()
+        while it.uring.publishedHead != Job.none {
+            let job = it.table.job(at: it.uring.publishedHead)
+            it.uring.publishedHead = job.it.queueNext
+            announce(job)
+        }
+    }
+
+    private func complete(_ job: JobRef, _ result: Int) {
+        let state: JobState =
+            job.it.operation == .poll || job.it.isStream ? .waiting : .running
+        if mustContinue(job, result) {
+            if result > 0 { it.table.advance(job, by: result) }
+            if state == .waiting { _ = job.transition(from: .waiting, to: .running) }
+            submit(job)
+            return
+        }
+        var total = result
+        switch job.it.operation {
+        case .read, .write: total = totalResult(job, last: result)
+        case .poll where result == failure(ECANCELED): total = job.cancelledResult
+        default: break
+        }
+        publish(job, from: state, result: total)
+    }
+
+    /// True when the kernel's own read or write would have gone on: a buffered transfer on a file
+    /// ends early only at the end of the file, and a blocking write on a pipe or socket not at
+    /// all. An interruption is ours, not the program's.
+    private func mustContinue(_ job: JobRef, _ result: Int) -> Bool {
+        guard job.it.operation == .read || job.it.operation == .write else { return false }
+        if job.it.cancelRequested.load(ordering: .acquiring) { return false }
+        if result == failure(EINTR) { return true }
+        if result <= 0 || result >= job.it.length { return false }
+        return job.it.isStream ? job.it.operation == .write : job.it.isBuffered
+    }
+
+    private func publish(
+        _ job: JobRef, from state: JobState, result: Int
+    ) {
+        let eventfd = job.it.operation == .notify ? Job.none : job.it.heldEventfd
+        finish(job, from: state, result: result)
+        if eventfd != Job.none { signal(eventfd) }
+        job.it.queueNext = it.uring.publishedHead
+        it.uring.publishedHead = job.it.index
+    }
+
+    private func signal(_ index: UInt32) {
+        it.files[index].it.signals &+= 1
+        it.uring.signalsDue = true
+    }
+
+    /// One write for each eventfd with events to announce, before any sleeper is woken.
+    private func signalEventfds() {
+        if !it.uring.signalsDue { return }
+        it.uring.signalsDue = false
+        var index = it.uring.publishedHead
+        while index != Job.none {
+            let job = it.table.job(at: index)
+            index = job.it.queueNext
+            if job.it.heldEventfd == Job.none { continue }
+            let file = it.files[job.it.heldEventfd]
+            if file.it.signals == 0 { continue }
+            let entry = entry()
+            entry.it.opcode = UInt8(URING_OP_WRITE)
+            entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+            entry.it.fd = Int32(bitPattern: job.it.heldEventfd)
+            file.it.announced = file.it.signals
+            file.it.signals = 0
+            entry.it.address = UInt64(
+                UInt(bitPattern: withAddress(of: &file.it.announced) { $0 }))
+            entry.it.length = 8
+            entry.it.user_data = UringDaemon.ignoredData
+            // The count is read when the write is submitted, so it may change after this.
+            _ = it.uring.work.enter(minComplete: 0)
+        }
+    }
+
+    /// Empties the work ring's slot of a held file.
+    func giveUpSlot(_ index: UInt32) {
+        if it.files[index].it.isMoved {
+            it.uring.work.emptySlot(index)
+        } else {
+            it.uring.parking.emptySlot(index)
+        }
+    }
+}

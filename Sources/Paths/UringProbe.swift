@@ -1,0 +1,114 @@
+// Finding out what this machine allows, without hurting the process that asks.
+
+import JobTable
+import CLibAIO
+import Synchronization
+
+/// Why an engine cannot serve.
+public enum Obstacle: UInt8, Sendable {
+    case none
+    case notPermitted
+    case notImplemented
+    case killedBySeccomp
+    case kernelTooOld
+    case descriptorLimit
+    case noMemory
+    case other
+
+    init(_ result: Int) {
+        switch result {
+        case 0...: self = .none
+        case failure(EPERM), failure(EACCES): self = .notPermitted
+        case failure(ENOSYS): self = .notImplemented
+        case failure(EINVAL), failure(EOPNOTSUPP): self = .kernelTooOld
+        case failure(EMFILE), failure(ENFILE): self = .descriptorLimit
+        case failure(ENOMEM): self = .noMemory
+        default: self = .other
+        }
+    }
+}
+
+/// What automatic choice would find in this process.
+public struct EngineSurvey: Sendable {
+    public let uring: Obstacle
+    public let threads: Obstacle
+    /// The negated errno behind an obstacle as a positive number; 0 for none.
+    public let uringErrno: Int32
+    public let threadsErrno: Int32
+    public let chosen: Engine
+}
+
+extension Engine {
+    /// Tries each engine's system calls in a child process, so that a seccomp filter that kills
+    /// kills the child.
+    public static func survey() -> EngineSurvey {
+        let uring = UringProbe.runInChild { UringProbe.tryUring() }
+        let threads = UringProbe.runInChild { UringProbe.tryPrivateTable() }
+        let uringObstacle = uring == UringProbe.killed ? .killedBySeccomp : Obstacle(uring)
+        let threadsObstacle = threads == UringProbe.killed ? .killedBySeccomp : Obstacle(threads)
+        return EngineSurvey(
+            uring: uringObstacle, threads: threadsObstacle,
+            uringErrno: uring < 0 && uring != UringProbe.killed ? Int32(-uring) : 0,
+            threadsErrno: threads < 0 && threads != UringProbe.killed ? Int32(-threads) : 0,
+            chosen: uringObstacle == .none
+                ? .uring : (threadsObstacle == .none ? .threads : .inline))
+    }
+}
+
+enum UringProbe {
+    /// Not an errno: the child was killed.
+    static let killed = -10_000
+
+    /// True when a seccomp filter is active and kills a process that asks for io_uring.
+    static func filterKills() -> Bool {
+        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return false }
+        return runInChild { UringProbe.tryUring() } == killed
+    }
+
+    static func runInChild(_ body: @convention(c) () -> Int) -> Int {
+        let page = systemCall(
+            Int32(SYS_mmap), 0, Memory.pageBytes, Int(PROT_READ | PROT_WRITE),
+            Int(MAP_SHARED | MAP_ANONYMOUS), -1, 0)
+        guard page > 0, let probe = Ref<Probe>(address: UInt(bitPattern: page)) else {
+            return failure(ENOMEM)
+        }
+        defer { Memory.unmap(probe.address, bytes: Memory.pageBytes) }
+        probe.it.result = killed
+        probe.it.body = body
+        let status = unsafe ioctx_run_in_child(
+            { argument in
+                guard let probe = Ref<Probe>(address: UInt(bitPattern: argument)) else { return }
+                if let body = probe.it.body { probe.it.result = body() }
+            }, UnsafeMutableRawPointer(probe.pointer))
+        return status < 0 ? Int(status) : probe.it.result
+    }
+
+    private struct Probe {
+        var result: Int
+        var body: (@convention(c) () -> Int)?
+    }
+
+    /// 0 when the daemon's rings can be made and the kernel has what they need.
+    static func tryUring() -> Int {
+        var ring = Ring()
+        let flags = UInt32(URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN)
+            | UInt32(URING_SETUP_SUBMIT_ALL)
+        let result = ring.open(entryCount: 4, completionCount: 8, flags: flags)
+        if result < 0 { return result }
+        let supported = ring.supportsDaemon()
+        let entered = ring.enter(minComplete: 0)
+        ring.close()
+        if entered < 0 { return entered }
+        return supported ? 0 : failure(EINVAL)
+    }
+
+    /// 0 when daemons can have a descriptor table of their own and files can be sent to it.
+    static func tryPrivateTable() -> Int {
+        var result = systemCall(
+            Int32(IOCTX_SYS_close_range), 3, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
+        if result == failure(ENOSYS) { result = systemCall(Int32(SYS_unshare), 0x400) }
+        if result < 0 { return result }
+        result = systemCall(Int32(SYS_socket), Int(AF_UNIX), Int(SOCK_DGRAM.rawValue), 0)
+        return result < 0 ? result : 0
+    }
+}
