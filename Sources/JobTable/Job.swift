@@ -67,6 +67,10 @@ public struct Job: ~Copyable {
 
     /// Files held for the job: indexes into the station's table of held files, or `none`.
     public var heldFile: UInt32  // (w)
+    /// The descriptors by their numbers in the program's table: for a job that its submitter must
+    /// run itself, and for nobody else.
+    public var descriptor: Int32  // (w)
+    public var resfd: Int32  // (w)
     public var heldEventfd: UInt32  // (w)
 
     public var vectorBlock: UInt32  // (w) index of a vector block, or `none`

@@ -41,14 +41,14 @@ extension Ref where Pointee == LinuxFace {
         while true {
             let context = reaping.context
             context.it.lock.lock()
+            if context.it.isDying.load(ordering: .relaxed) {
+                context.it.lock.unlock()
+                return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
+            }
             let result = takeLocked(&reaping)
             if result < 0 || reaping.taken >= reaping.minimum && !mustAwaitOverdue(reaping) {
                 context.it.lock.unlock()
                 return finish(reaping, result)
-            }
-            if context.it.isDying.load(ordering: .relaxed) {
-                context.it.lock.unlock()
-                return failure(EINVAL)
             }
             // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
             // have had ready.
@@ -87,8 +87,8 @@ extension Ref where Pointee == LinuxFace {
     /// After a signal or the end of the time: what is there is taken once more.
     private func takeLast(_ reaping: inout Reaping, _ reason: Int) -> Int {
         reaping.context.it.lock.lock()
-        let result = takeLocked(&reaping)
         let isDying = reaping.context.it.isDying.load(ordering: .relaxed)
+        let result = isDying ? 0 : takeLocked(&reaping)
         reaping.context.it.lock.unlock()
         if result < 0 { return result }
         if reaping.taken > 0 { return reaping.taken }

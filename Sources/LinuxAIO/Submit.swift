@@ -153,30 +153,37 @@ extension Ref where Pointee == LinuxFace {
             if iocb.aio_buf != 0 || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
                 || iocb.aio_rw_flags != 0
             {
-                return refuseInvalid(iocb)
+                return refuseInvalid(iocb, iocbRef)
             }
         case Int(IOCB_CMD_POLL):
             request = Request(operation: .poll, descriptor: iocb.aio_fildes)
             if iocb.aio_buf > 0xffff || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
                 || iocb.aio_rw_flags != 0
             {
-                return refuseInvalid(iocb)
+                return refuseInvalid(iocb, iocbRef)
             }
             request.pollEvents = UInt32(iocb.aio_buf) | UInt32(POLLERR | POLLHUP)
         default:
-            return refuseInvalid(iocb)
+            return refuseInvalid(iocb, iocbRef)
         }
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
-        // The kernel stores its key there; a program's own value never survives. An iocb that
-        // has it already is left alone: it may be in read-only memory.
-        if iocb.aio_key != 0 { iocbRef.it.aio_key = 0 }
+        storeKey(iocb, iocbRef)
         return it.engine.start(&request, &batch)
     }
 
     /// -EBADF comes before everything that is wrong with the request's own fields.
     @inline(never)
-    private func refuseInvalid(_ iocb: iocb) -> Outcome {
-        .refused(isOpen(iocb.aio_fildes) ? failure(EINVAL) : failure(EBADF))
+    private func refuseInvalid(_ iocb: iocb, _ iocbRef: Ref<iocb>) -> Outcome {
+        if !isOpen(iocb.aio_fildes) { return .refused(failure(EBADF)) }
+        storeKey(iocb, iocbRef)
+        return .refused(failure(EINVAL))
+    }
+
+    /// The kernel stores its key in the request; a program's own value never survives. A request
+    /// that has it already is left alone: it may be in read-only memory.
+    @inline(__always)
+    private func storeKey(_ iocb: iocb, _ iocbRef: Ref<iocb>) {
+        if iocb.aio_key != 0 { iocbRef.it.aio_key = 0 }
     }
 
     private func isOpen(_ descriptor: Int32) -> Bool {
@@ -207,7 +214,8 @@ extension Ref where Pointee == LinuxFace {
 
     /// An array of vectors: lib/iov_iter.c, import_iovec.
     private func describeVectors(_ iocb: iocb, _ request: inout Request) {
-        let count = Int(truncatingIfNeeded: iocb.aio_nbytes)
+        // The kernel counts vectors in 32 bits.
+        let count = Int(UInt32(truncatingIfNeeded: iocb.aio_nbytes))
         let vectors = UInt(truncatingIfNeeded: iocb.aio_buf)
         request.vectors = vectors
         request.vectorCount = count

@@ -91,18 +91,23 @@ extension Ref where Pointee == EngineRecord {
                 isWrite: false, request.descriptor, request.vectors, request.vectorCount,
                 request.offset, request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
             if result == request.length { return .completed(result) }
+            return startSlowly(&request, &batch, attempted: result)
         }
-        return startSlowly(&request, &batch)
+        return startSlowly(&request, &batch, attempted: nil)
     }
 
+    /// Looks the file up and decides. `attempted` is the result of a read with RWF_NOWAIT that
+    /// was made on the strength of the hint.
     @inline(never)
-    private func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
+    private func startSlowly(
+        _ request: inout Request, _ batch: inout Batch, attempted: Int?
+    ) -> Outcome {
         var facts = FileFacts()
         let found = FileFacts.of(request.descriptor, &facts)
         if found < 0 { return .refused(found) }
         switch request.operation {
         case .read, .write:
-            return startTransfer(&request, &batch, &facts)
+            return startTransfer(&request, &batch, facts, attempted: attempted)
         case .fsync, .fdatasync:
             // Files without an fsync operation: everything but regular files, block devices and
             // directories (fs/aio.c, aio_fsync).
@@ -121,7 +126,7 @@ extension Ref where Pointee == EngineRecord {
     // MARK: Reads and writes
 
     private func startTransfer(
-        _ request: inout Request, _ batch: inout Batch, _ facts: inout FileFacts
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
     ) -> Outcome {
         let refusal = FileChecks.refusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
@@ -133,29 +138,31 @@ extension Ref where Pointee == EngineRecord {
             return startStream(&request, &batch, facts)
         case .direct:
             if isWrite && mustNotDefer(request, facts) { return .completed(transferNow(request)) }
-            if isWrite { awaitReads(request, facts) }
+            if isWrite { awaitReads(request, &batch, facts) }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break
         }
         if isWrite {
-            awaitReads(request, facts)
+            awaitReads(request, &batch, facts)
             return .completed(transferNow(request))
         }
-        return startBufferedRead(&request, &batch, facts)
+        return startBufferedRead(&request, &batch, facts, attempted: attempted)
     }
 
     private func startBufferedRead(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
     ) -> Outcome {
         let descriptor = request.descriptor
         let hinted = hint(descriptor)
         if hinted == .slow && !isTimeToRetry(descriptor) {
             return postpone(&request, &batch, facts, done: 0)
         }
-        var result = System.transfer(
-            isWrite: false, descriptor, request.vectors, request.vectorCount, request.offset,
-            request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
+        var result =
+            attempted
+            ?? System.transfer(
+                isWrite: false, descriptor, request.vectors, request.vectorCount, request.offset,
+                request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
         if result == failure(EOPNOTSUPP) {
             if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
             return readWithoutNowait(&request, &batch, facts)
@@ -233,8 +240,10 @@ extension Ref where Pointee == EngineRecord {
         return result >= 0 && end > UInt64(limit.rlim_cur)
     }
 
-    private func awaitReads(_ request: Request, _ facts: FileFacts) {
+    private func awaitReads(_ request: Request, _ batch: inout Batch, _ facts: FileFacts) {
         if it.gate.count.load(ordering: .acquiring) == 0 { return }
+        // The reads may be in this very batch.
+        handOver(&batch)
         let isAppend = facts.flags & Int(O_APPEND) != 0
         it.gate.awaitReads(
             it.table, device: facts.device, inode: facts.inode,

@@ -25,9 +25,11 @@ public enum Eventfd {
             }
         }
         if length < 0 { return refusesShortRead(descriptor) ? 0 : failure(EINVAL) }
-        // "anon_inode:[eventfd]"
-        return length == 20 && name.1 == 0x6576_655b_3a65_646f && name.2 & 0xffff_ffff == 0x5d64_6674
-            ? 0 : failure(EINVAL)
+        // "anon_ino" "de:[even" "tfd]" as little-endian words (proc_pid_fd(5)).
+        let isEventfd =
+            length == 20 && name.0 == 0x6f6e_695f_6e6f_6e61 && name.1 == 0x6e65_7665_5b3a_6564
+            && name.2 == 0x5d64_6674
+        return isEventfd ? 0 : failure(EINVAL)
     }
 
     /// Adds `count` to the descriptor if it still is what `check` saw.

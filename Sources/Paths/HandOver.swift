@@ -147,6 +147,8 @@ extension Ref where Pointee == EngineRecord {
     /// Fills a job in from a request. False when there is no room for its vectors.
     private func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
         job.it.operation = request.operation
+        job.it.descriptor = request.descriptor
+        job.it.resfd = request.resfd
         job.it.rwFlags = request.rwFlags
         job.it.pollEvents = request.pollEvents
         job.it.offset = request.offset
@@ -214,10 +216,9 @@ extension Ref where Pointee == EngineRecord {
 }
 
 extension Ref where Pointee == Station {
-    /// Runs a job of a batch that could not be handed over. Its files are still those of the
-    /// program's table, by number.
+    /// Runs a job of a batch that could not be handed over, inside the io_submit it came with.
     func runInSubmitter(_ job: JobRef) {
-        let number = it.files[job.it.heldFile].it.number
+        let number = job.it.descriptor
         _ = job.transition(from: .queued, to: .running)
         let result: Int
         switch job.it.operation {
@@ -232,9 +233,8 @@ extension Ref where Pointee == Station {
                     job.it.operation == .write, number, it.table.vectorsAddress(job),
                     Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags))
         }
-        let eventfd = job.it.heldEventfd == Job.none ? -1 : it.files[job.it.heldEventfd].it.number
         finish(job, from: .running, result: result)
-        if eventfd >= 0 { Eventfd.signal(eventfd, count: 1) }
+        if job.it.resfd >= 0 { Eventfd.signal(job.it.resfd, count: 1) }
         announce(job)
     }
 }

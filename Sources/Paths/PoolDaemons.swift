@@ -73,7 +73,11 @@ extension Ref where Pointee == Station {
                 bytes: Int(it.files.capacity) &* 4, protection: PROT_READ | PROT_WRITE)
             if it.pool.awaited == 0 { return failure(ENOMEM) }
         }
-        if isGate(it.pool.sender) { return 0 }
+        if isGate(it.pool.sender) {
+            // Still connected to the manager before this one, it would refuse the next.
+            var nobody = sockaddr_un()
+            return connect(it.pool.sender, &nobody, UInt32(MemoryLayout<sa_family_t>.size))
+        }
         let made = bindSocket(&it.pool.senderName, &it.pool.senderNameBytes)
         if made < 0 { return made }
         it.pool.sender = Int32(truncatingIfNeeded: made)
@@ -194,6 +198,22 @@ extension Ref where Pointee == Station {
     /// Sends the files of a chain of jobs and queues the jobs. 0, or a negated errno with nothing
     /// handed over. The caller holds none of our locks.
     func handOverToPool(first: JobRef, last: JobRef, count: UInt32) -> Int {
+        retryWhileBehind { tryHandOver(first: first, last: last, count: count) }
+    }
+
+    /// Too many files of this user in flight, or a full buffer: the manager empties both, for
+    /// which it needs the lock that `attempt` takes.
+    private func retryWhileBehind(_ attempt: () -> Int) -> Int {
+        var result = 0
+        for round in 0..<300 {
+            result = attempt()
+            if result != failure(ETOOMANYREFS) && result != failure(EAGAIN) { break }
+            System.sleep(nanoseconds: round < 100 ? 20_000 : 500_000)
+        }
+        return result
+    }
+
+    private func tryHandOver(first: JobRef, last: JobRef, count: UInt32) -> Int {
         it.pool.sendLock.lock()
         defer { it.pool.sendLock.unlock() }
         var message = RightsMessage()
@@ -232,29 +252,21 @@ extension Ref where Pointee == Station {
         files &+= 1
     }
 
-    /// Sends `files` descriptors, or none to wake the manager. Retries while the manager is
-    /// behind; 0 or a negated errno.
+    /// Sends `files` descriptors, or none to wake the manager. 0 or a negated errno.
     private func sendMessage(_ message: inout RightsMessage, _ files: Int) -> Int {
         message.length = RightsMessage.headerBytes &+ files &* 4
-        var result = 0
-        for attempt in 0..<200 {
-            result = withAddress(of: &message) { controlAddress in
-                var header = MessageHeader()
-                if files > 0 {
-                    header.control = controlAddress
-                    header.controlBytes = (RightsMessage.headerBytes &+ files &* 4 &+ 7) & ~7
-                }
-                return withAddress(of: &header) {
-                    systemCall(
-                        Int32(SYS_sendmsg), Int(it.pool.sender), $0,
-                        Int(MSG_DONTWAIT | MSG_NOSIGNAL))
-                }
+        return withAddress(of: &message) { controlAddress in
+            var header = MessageHeader()
+            if files > 0 {
+                header.control = controlAddress
+                header.controlBytes = (RightsMessage.headerBytes &+ files &* 4 &+ 7) & ~7
             }
-            // Too many files of this user in flight, or a full buffer: the manager empties both.
-            if result != failure(ETOOMANYREFS) && result != failure(EAGAIN) { break }
-            System.sleep(nanoseconds: attempt < 20 ? 20_000 : 200_000)
+            return withAddress(of: &header) {
+                systemCall(
+                    Int32(SYS_sendmsg), Int(it.pool.sender), $0,
+                    Int(MSG_DONTWAIT | MSG_NOSIGNAL))
+            }
         }
-        return result < 0 ? result : 0
     }
 
     func kickPool() {
@@ -262,10 +274,10 @@ extension Ref where Pointee == Station {
             ringManager()
             return
         }
-        var message = RightsMessage()
-        it.pool.sendLock.lock()
-        if isGate(it.pool.sender) { _ = sendMessage(&message, 0) }
-        it.pool.sendLock.unlock()
+        _ = retryWhileBehind {
+            var message = RightsMessage()
+            return isGate(it.pool.sender) ? sendMessage(&message, 0) : 0
+        }
     }
 
     fileprivate func ringManager() {
@@ -284,7 +296,7 @@ extension Ref where Pointee == Station {
         // Nobody can reach a lost station, so it looks by itself.
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
         let ready = waitForEvents(lost ? 50 : Int(it.table.it.limits.aiodLifetimeMs))
-        takePoolQueue()
+        repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             cancelWaiting()
         }
@@ -309,9 +321,9 @@ extension Ref where Pointee == Station {
         }
         for position in 0..<max(count, 0) {
             let data = events[position].data
-            if data == .max {
-                while receiveMessage(discard: false) >= 0 {}
-            } else if data == .max &- 1 {
+            // Messages are taken with the queue, below.
+            if data == .max { continue }
+            if data == .max &- 1 {
                 var value: UInt64 = 0
                 _ = withAddress(of: &value) {
                     systemCall(Int32(SYS_read), Int(it.pool.managerBell), $0, 8)
@@ -361,8 +373,9 @@ extension Ref where Pointee == Station {
     }
 
     private func takePoolQueue() {
-        guard let first = it.queue.takeAll(it.table) else { return }
-        var next: JobRef? = first
+        var next = it.queue.takeAll(it.table)
+        // A job is queued after its files were sent: those of all that were taken are there now.
+        while receiveMessage(discard: false) >= 0 {}
         var forWorkers: UInt32 = 0
         while let job = next {
             next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
