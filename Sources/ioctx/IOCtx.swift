@@ -1,0 +1,54 @@
+// The root of the tool: names the subcommands and turns every failure into one line on stderr.
+
+import ArgumentParser
+import Glibc
+
+@main
+struct IOCtx: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ioctx",
+        abstract: "Run programs on the user-space Linux native AIO layer, and look at it.",
+        discussion: """
+            Examples:
+              ioctx probe
+              ioctx run -- fio --name=job --filename=data --size=1g --ioengine=libaio
+              ioctx cp --depth 64 --verify image.raw /mnt/backup/
+
+            'ioctx help SUBCOMMAND' has the options and more examples.
+            """,
+        version: "0.1.0",
+        subcommands: [Run.self, Probe.self, Copy.self])
+
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            end(error)
+        }
+    }
+
+    /// Help and version leave by the library's way; everything else is one line and a status.
+    private static func end(_ error: any Error) -> Never {
+        let typed = CommandLine.arguments.dropFirst().first { !$0.hasPrefix("-") }
+        let known = configuration.subcommands.compactMap { $0.configuration.commandName }
+        let name = typed.flatMap { known.contains($0) ? "ioctx \($0)" : nil } ?? "ioctx"
+        if let failure = error as? Failure {
+            Failure.report("\(name): \(failure.message)")
+            Glibc.exit(failure.status)
+        }
+        if exitCode(for: error).isSuccess {
+            exit(withError: error)
+        }
+        let lines = message(for: error).split(whereSeparator: \.isNewline)
+        var text = lines.map { $0.trimmingPrefix(while: \.isWhitespace) }.joined(separator: " ")
+        if name == "ioctx", let typed {
+            text = "there is no subcommand '\(typed)', only \(known.joined(separator: ", "))"
+        }
+        Failure.report("\(name): \(text) (see '\(name) --help')")
+        // A wrapper's own failures must be told from the program's, so `run` has a status of
+        // its own for them, as stdbuf, env and timeout do.
+        let status = name == "ioctx run" ? Run.ExitStatus.ownFailure : exitCode(for: error).rawValue
+        Glibc.exit(status)
+    }
+}

@@ -1,0 +1,118 @@
+// The progress bar of `ioctx cp`, and the place where an interruption of it is noticed.
+
+import Glibc
+
+final class Progress {
+    private let isShown: Bool
+    private let total: Int?
+    private let label: String
+    private let interruption: Interruption
+    private let startNs = Progress.nowNs()
+    private var drawnNs = Progress.nowNs()
+    private var isDrawn = false
+
+    private static let periodNs = 100_000_000
+    private static let barWidth = 16
+
+    /// A bar in a log file, or where the line cannot be drawn again, is noise.
+    static var terminalCanShowIt: Bool {
+        isatty(STDERR_FILENO) == 1 && getenv("TERM").map { String(cString: $0) } != "dumb"
+    }
+
+    init(_ label: String, total: Int?, isShown: Bool, interruption: Interruption) {
+        self.label = label
+        self.total = total
+        self.isShown = isShown
+        self.interruption = interruption
+    }
+
+    deinit {
+        clear()
+    }
+
+    var seconds: Double { Double(Self.nowNs() - startNs) / 1e9 }
+
+    /// Call it often: it draws seldom, and ends the tool when the user wants that.
+    func step(_ bytes: Int) {
+        if let signal = interruption.pending() {
+            clear()
+            interruption.obey(signal)
+        }
+        let now = Self.nowNs()
+        guard isShown, now - drawnNs >= Self.periodNs else { return }
+        drawnNs = now
+        isDrawn = true
+        // Back to the start of the line, and the rest of the old line away.
+        try? Output.write("\r\(line(bytes))\u{1b}[K", to: STDERR_FILENO)
+    }
+
+    func clear() {
+        guard isDrawn else { return }
+        isDrawn = false
+        try? Output.write("\r\u{1b}[K", to: STDERR_FILENO)
+    }
+
+    private func line(_ bytes: Int) -> String {
+        let rate = Double(bytes) / max(seconds, 1e-3)
+        let amounts = "\(ByteCount.text(Double(bytes)))"
+        let speed = "\(ByteCount.text(rate))/s"
+        guard let total, total > 0 else { return "\(label) \(amounts), \(speed)" }
+        let share = min(Double(bytes) / Double(total), 1)
+        let full = Int(share * Double(Self.barWidth))
+        let bar =
+            String(repeating: "#", count: full)
+            + String(repeating: ".", count: Self.barWidth - full)
+        let left = rate > 0 ? Int((Double(total - bytes) / rate).rounded(.up)) : 0
+        let leftText = "\(left / 60):\(left % 60 < 10 ? "0" : "")\(left % 60)"
+        return "\(label) [\(bar)] \(Int(share * 100))% \(amounts) of "
+            + "\(ByteCount.text(Double(total))), \(speed), \(leftText) left"
+    }
+
+    private static func nowNs() -> Int {
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return now.tv_sec * 1_000_000_000 + now.tv_nsec
+    }
+}
+
+/// The signals that ask a copy to stop. They are blocked and asked for rather than handled, so
+/// that the temporary file can be removed by ordinary code.
+final class Interruption {
+    private var wanted = sigset_t()
+    private let cleanUp: () -> Void
+
+    /// `cleanUp` runs before the signal takes its course.
+    init(cleanUp: @escaping () -> Void) {
+        self.cleanUp = cleanUp
+        sigemptyset(&wanted)
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            var action = sigaction()
+            sigaction(signal, nil, &action)
+            // Whoever started us with a signal ignored, as nohup does, wants it ignored.
+            if action.__sigaction_handler.sa_handler.map({ unsafeBitCast($0, to: Int.self) }) != 1 {
+                sigaddset(&wanted, signal)
+            }
+        }
+        sigprocmask(SIG_BLOCK, &wanted, nil)
+        // A file size limit and a reader that leaves are errors like others, with a message.
+        signal(SIGXFSZ, SIG_IGN)
+        signal(SIGPIPE, SIG_IGN)
+    }
+
+    func pending() -> Int32? {
+        var set = sigset_t()
+        sigpending(&set)
+        return [SIGINT, SIGTERM, SIGHUP].first {
+            sigismember(&set, $0) == 1 && sigismember(&wanted, $0) == 1
+        }
+    }
+
+    /// Ends the tool by the signal, without waiting for requests that are under way.
+    func obey(_ signal: Int32) -> Never {
+        cleanUp()
+        let name = String(cString: strsignal(signal))
+        Failure.report("ioctx cp: stopped by a signal (\(name)) before the copy was complete")
+        sigprocmask(SIG_UNBLOCK, &wanted, nil)
+        Glibc.exit(128 + signal)
+    }
+}

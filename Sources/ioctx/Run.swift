@@ -1,0 +1,177 @@
+// `ioctx run`: starts a program with the layer in front of the system's libaio.
+
+import ArgumentParser
+import Glibc
+
+struct Run: ParsableCommand {
+    /// The convention of env, nice, stdbuf and timeout.
+    enum ExitStatus {
+        static let ownFailure: Int32 = 125
+        static let notExecutable: Int32 = 126
+        static let notFound: Int32 = 127
+    }
+
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run a program with its libaio calls served by the layer.",
+        usage: "ioctx run [--engine <engine>] [--] <command> [<arguments> ...]",
+        discussion: """
+            The program is unmodified: libioctx.so is put first in LD_PRELOAD, and the
+            program takes the place of ioctx, so that signals and its exit status are its
+            own. What is in LD_PRELOAD already stays there. Options after the command
+            belong to the command.
+
+            Examples:
+              ioctx run -- fio --name=job --filename=data --size=1g --ioengine=libaio
+              ioctx run --engine threads qemu-img bench -i native -t none disk.qcow2
+              IOCTX_LIBRARY=./libioctx.so ioctx run ./server --config server.conf
+
+            Exit status: the command's; 125 when ioctx itself fails, or refuses a command
+            that is static, setuid or of another architecture; 126 when the command cannot
+            be executed; 127 when it cannot be found.
+            """)
+
+    @Option(
+        help: ArgumentHelp(
+            "Which way of doing I/O the layer may take; without it, IOCTX_ENGINE or the layer "
+                + "itself decides."))
+    var engine: EngineChoice?
+
+    @Argument(
+        parsing: .captureForPassthrough,
+        help: ArgumentHelp("The program and its arguments.", valueName: "command"))
+    var command: [String] = []
+
+    func run() throws {
+        var count = command.count
+        if let first = command.first, first.hasPrefix("-") {
+            switch first {
+            case "--": count -= 1
+            // The parser hands us everything from the first thing that it does not know.
+            case "-h", "--help": throw CleanExit.helpRequest(self)
+            case "--version": throw CleanExit.message(IOCtx.configuration.version)
+            default: throw failure("unknown option '\(first)' (see 'ioctx run --help')")
+            }
+        }
+        guard count > 0 else {
+            throw failure("no command to run: write 'ioctx run -- COMMAND ARGUMENTS'")
+        }
+        let arguments = RawArguments.last(count)
+        guard let name = arguments[0], name.pointee != 0 else {
+            throw failure("the command is an empty string", status: ExitStatus.notFound)
+        }
+        let library = try libraryPath()
+        let program = try find(Path(cString: name))
+        do {
+            try ProgramFile.check(program)
+        } catch {
+            throw failure(
+                error.reason,
+                status: error.isExecutable ? ExitStatus.ownFailure : ExitStatus.notExecutable)
+        }
+
+        preload(library)
+        engine?.select()
+        // By name and not by the path found, so that whatever execvp does, happens: it also
+        // hands scripts without #! to the shell.
+        execvp(name, arguments)
+        let error = errno
+        throw failure(
+            "cannot run '\(program)': \(Failure.describe(error))",
+            status: error == ENOENT ? ExitStatus.notFound : ExitStatus.notExecutable)
+    }
+
+    private func failure(_ message: String, status: Int32 = ExitStatus.ownFailure) -> Failure {
+        Failure(message, status: status)
+    }
+
+    /// The library beside this tool, ../lib/libioctx.so, or the one that IOCTX_LIBRARY names.
+    private func libraryPath() throws(Failure) -> Path {
+        let wanted: Path
+        if let named = getenv("IOCTX_LIBRARY"), named.pointee != 0 {
+            wanted = Path(cString: named)
+        } else if let tool = Path("/proc/self/exe").resolved() {
+            wanted = Path(bytes: tool.folder.bytes + Array("../lib/libioctx.so".utf8))
+        } else {
+            throw failure("cannot find libioctx.so without /proc: set IOCTX_LIBRARY to its path")
+        }
+        // An absolute name: the program, or its children, may change folder.
+        guard let library = wanted.resolved() else {
+            throw failure(
+                "cannot find the library '\(wanted)': \(Failure.describe(errno)); "
+                    + "build it with Scripts/build, or set IOCTX_LIBRARY to its path")
+        }
+        guard library.withCString({ access($0, R_OK) }) == 0 else {
+            throw failure("cannot read the library '\(library)': \(Failure.describe(errno))")
+        }
+        // ld.so(8): entries are separated by spaces or colons, and $ begins a token.
+        guard Set(library.bytes).isDisjoint(with: " :$".utf8) else {
+            throw failure(
+                "LD_PRELOAD cannot name '\(library)', which has a space, colon or dollar sign: "
+                    + "set IOCTX_LIBRARY to a copy elsewhere")
+        }
+        return library
+    }
+
+    /// Puts the library first in LD_PRELOAD and keeps what is there.
+    private func preload(_ library: Path) {
+        let before = getenv("LD_PRELOAD").map { Path(cString: $0).bytes } ?? []
+        let others = before.split { " :".utf8.contains($0) }.filter { $0 != library.bytes[...] }
+        let list = Path(bytes: Array(([library.bytes[...]] + others).joined(separator: ":".utf8)))
+        _ = list.withCString { setenv("LD_PRELOAD", $0, 1) }
+    }
+
+    /// Finds the file that execvp would run: the first one on PATH that may be executed.
+    private func find(_ name: Path) throws(Failure) -> Path {
+        let slash = UInt8(ascii: "/")
+        if name.bytes.contains(slash) {
+            if let error = obstacle(name) { throw cannotRun(name, error) }
+            return name
+        }
+        // Without PATH, execvp looks in confstr(_CS_PATH), which is this in the GNU C library.
+        let search = getenv("PATH").map { Path(cString: $0) } ?? Path("/bin:/usr/bin")
+        var denied: Path?
+        let folders = search.bytes.split(
+            separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
+        for folder in folders {
+            let candidate = Path(bytes: folder).appending(name)
+            switch obstacle(candidate) {
+            case nil: return candidate
+            case EACCES: denied = denied ?? candidate
+            default: continue
+            }
+        }
+        if let denied { throw cannotRun(denied, EACCES) }
+        throw failure(
+            "'\(name)' is not on PATH: check the name, or give the path of the program",
+            status: ExitStatus.notFound)
+    }
+
+    /// The errno that execve would give for this file, as far as its kind and mode decide it.
+    private func obstacle(_ path: Path) -> Int32? {
+        var status = stat()
+        return path.withCString { name in
+            if stat(name, &status) != 0 { return errno }
+            if status.st_mode & S_IFMT != S_IFREG { return EACCES }
+            return faccessat(AT_FDCWD, name, X_OK, AT_EACCESS) == 0 ? nil : errno
+        }
+    }
+
+    private func cannotRun(_ path: Path, _ error: Int32) -> Failure {
+        switch error {
+        case ENOENT, ENOTDIR:
+            return failure(
+                "'\(path)' does not exist: check the name of the command",
+                status: ExitStatus.notFound)
+        case EACCES:
+            return failure(
+                "'\(path)' is not an executable file: check its kind and mode, and that its "
+                    + "file system is not mounted noexec",
+                status: ExitStatus.notExecutable)
+        default:
+            return failure(
+                "cannot run '\(path)': \(Failure.describe(error))",
+                status: ExitStatus.notExecutable)
+        }
+    }
+}
