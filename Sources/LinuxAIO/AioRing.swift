@@ -92,10 +92,24 @@ struct AioRing {
         header.it.tail.store(tail, ordering: .releasing)
     }
 
-    /// Copies up to `count` of the oldest events to the caller's memory and consumes them.
-    func take(into events: UInt, count: Int) -> Int {
+    /// Copies up to `count` of the oldest events to the program's memory and consumes them;
+    /// -EFAULT and nothing consumed when they cannot be stored there.
+    func take(into events: UInt, count: Int, _ memory: UserMemory) -> Int {
         var position = head
         let taken = min(count, Int(available))
+        if memory.isStrict && taken > 0 {
+            // Up to the ring's end, then from its start.
+            let first = min(taken, Int(nr &- position))
+            let rest = taken &- first
+            let target = events &+ UInt(bitPattern: first &* Self.eventBytes)
+            if !Self.copyOut(eventAddress(position).address, first, events)
+                || !Self.copyOut(eventAddress(0).address, rest, target)
+            {
+                return failure(EFAULT)
+            }
+            header.it.head.store((position &+ UInt32(taken)) % nr, ordering: .releasing)
+            return taken
+        }
         for index in 0..<taken {
             let target = events &+ UInt(bitPattern: index &* Self.eventBytes)
             Ref<io_event>(address: target)?.it = eventAddress(position).it
@@ -104,6 +118,11 @@ struct AioRing {
         }
         if taken > 0 { header.it.head.store(position, ordering: .releasing) }
         return taken
+    }
+
+    private static func copyOut(_ source: UInt, _ events: Int, _ target: UInt) -> Bool {
+        let bytes = events &* eventBytes
+        return bytes == 0 || UserMemory.copyOut(source, bytes, target) == bytes
     }
 
     @inline(__always)

@@ -20,13 +20,20 @@ public enum LinuxAIO {
             var result = 0
             guard let face = LinuxFace.create(&result) else { return result }
             if face.it.choice == .off { return failure(ENOSYS) }
-            guard !Memory.isOutsideUserSpace(contextp), let target = Ref<UInt>(address: contextp)
-            else { return failure(EFAULT) }
-            if target.it != 0 || events == 0 { return failure(EINVAL) }
+            var before: UInt = 0
+            if !face.it.memory.read(at: contextp, into: &before) { return failure(EFAULT) }
+            if before != 0 || events == 0 { return failure(EINVAL) }
             result = face.make(events: UInt32(bitPattern: events))
             if result < 0 && result > -4096 { return result }
+            let address = UInt(bitPattern: result)
+            if !face.it.memory.write(address, at: contextp) {
+                if let context = face.find(address) {
+                    _ = face.destroy(context)
+                    face.unpin(context)
+                }
+                return failure(EFAULT)
+            }
             face.it.engine.warmUp()
-            target.it = UInt(bitPattern: result)
             return 0
         }
     }
@@ -48,9 +55,10 @@ public enum LinuxAIO {
     /// -EINVAL when it is unknown, done, or cannot be stopped.
     public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
         if isOff { return failure(ENOSYS) }
-        guard !Memory.isOutsideUserSpace(iocb), let request = Ref<CLibAIO.iocb>(address: iocb)
-        else { return failure(EFAULT) }
-        if request.it.aio_key != 0 { return failure(EINVAL) }
+        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
+        var request = CLibAIO.iocb()
+        if !memory.read(at: iocb, into: &request) { return failure(EFAULT) }
+        if request.aio_key != 0 { return failure(EINVAL) }
         return withContext(context) { face, context in face.cancel(context, UInt64(iocb)) }
     }
 
@@ -61,12 +69,14 @@ public enum LinuxAIO {
         sigmask: UInt
     ) -> Int {
         if isOff { return failure(ENOSYS) }
-        if Memory.isKernelHalf(timeout) || Memory.isKernelHalf(sigmask) { return failure(EFAULT) }
-        let timeoutRef = Ref<timespec>(address: timeout)
+        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
+        var time = timespec(tv_sec: 0, tv_nsec: 0)
+        if timeout != 0 && !memory.read(at: timeout, into: &time) { return failure(EFAULT) }
+        var mask: UInt64 = 0
+        if sigmask != 0 && !memory.read(at: sigmask, into: &mask) { return failure(EFAULT) }
+        let deadlineNs = timeout == 0 ? .max : Ref<LinuxFace>.deadline(time)
         return enter { nested in
-            if nested {
-                return minimum <= 0 || timeoutRef != nil ? 0 : failure(EINTR)
-            }
+            if nested { return minimum <= 0 || timeout != 0 ? 0 : failure(EINTR) }
             guard let face = LinuxFace.current, let context = face.find(context) else {
                 return failure(EINVAL)
             }
@@ -74,8 +84,7 @@ public enum LinuxAIO {
             if minimum < 0 || maximum < minimum { return failure(EINVAL) }
             var reaping = Reaping(
                 context: context, minimum: minimum, maximum: maximum, events: events,
-                deadlineNs: timeoutRef.map { Ref<LinuxFace>.deadline($0.it) } ?? .max,
-                sigmask: sigmask)
+                deadlineNs: deadlineNs, sigmask: sigmask)
             return face.reap(&reaping)
         }
     }

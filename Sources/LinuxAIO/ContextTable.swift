@@ -18,6 +18,7 @@ struct LinuxFace: ~Copyable {
     let engine: Ref<EngineRecord>  // constant
     let choice: Engine  // constant
     let processors: UInt32  // constant
+    let memory: UserMemory  // constant
     var contexts: Reserve<Context>  // (f) to grow
     var contextCount: UInt32 = 0  // (f) records ever used
     var lowestFree: UInt32 = 0  // (f) no free record below
@@ -54,7 +55,8 @@ struct LinuxFace: ~Copyable {
         unsafe face.pointer.initialize(
             to: LinuxFace(
                 lock: FutexLock(), table: table, engine: engine, choice: choice,
-                processors: Limits.possibleProcessors(), contexts: contexts, arena: arena,
+                processors: Limits.possibleProcessors(),
+                memory: UserMemory.fromEnvironment(), contexts: contexts, arena: arena,
                 heads: heads))
         table.it.publish = { job in LinuxFace.publish(job) }
         table.it.wake = { context in LinuxFace.jobAnnounced(context) }
@@ -84,13 +86,45 @@ extension Ref where Pointee == LinuxFace {
     /// The context of that address, pinned; nil for an unknown, stale or dying one.
     @inline(__always)
     func find(_ address: UInt) -> ContextRef? {
-        findOnce(address) ?? (address == 0 ? nil : findConfirmed(address))
+        guard let context = findOnce(address) ?? findAgain(address) else { return nil }
+        if it.memory.isStrict && !isVisible(context, at: address) {
+            unpin(context)
+            return nil
+        }
+        return context
     }
 
     @inline(never)
-    private func findConfirmed(_ address: UInt) -> ContextRef? {
+    private func findAgain(_ address: UInt) -> ContextRef? {
+        if Memory.isOutsideUserSpace(address) { return nil }
         it.lock.lock()
         defer { it.lock.unlock() }
+        return findOnce(address) ?? findMovedLocked(address)
+    }
+
+    /// True when the program can still read the ring's id where the context's name says; the
+    /// kernel reads it there at every call.
+    private func isVisible(_ context: ContextRef, at address: UInt) -> Bool {
+        var id = UInt32.max
+        return UserMemory.copyIn(address, &id) == 4 && id == context.it.index
+    }
+
+    /// A context whose view the program moved with mremap: its name is the new address. The old
+    /// name is gone with the move, as in the kernel (fs/aio.c, aio_ring_mremap).
+    private func findMovedLocked(_ address: UInt) -> ContextRef? {
+        var header = aio_ring()
+        if UserMemory.copyIn(address, &header) != MemoryLayout<aio_ring>.size { return nil }
+        if header.id >= it.contextCount { return nil }
+        let context = it.contexts[header.id]
+        let oldAddress = context.it.address.load(ordering: .relaxed)
+        if oldAddress == 0 || context.it.isDying.load(ordering: .relaxed)
+            || !isView(of: context, at: address)
+        {
+            return nil
+        }
+        if unlinkLocked(oldAddress) == nil { return nil }
+        context.it.address.store(address, ordering: .sequentiallyConsistent)
+        linkLocked(context, at: address)
         return findOnce(address)
     }
 
@@ -157,7 +191,11 @@ extension Ref where Pointee == LinuxFace {
         let quota = it.table.it.limits.aioMaxNr
         if n > quota { return failure(EAGAIN) }
         it.lock.lock()
-        defer { it.lock.unlock() }
+        var evicted: ContextRef?
+        defer {
+            it.lock.unlock()
+            if let evicted { abandon(evicted) }
+        }
         guard let context = freeRecordLocked(), let pages = it.arena.allocate(bytes: bytes)
         else { return failure(ENOMEM) }
         if it.quotaUsed > quota &- n {
@@ -172,14 +210,29 @@ extension Ref where Pointee == LinuxFace {
             return failure(ENOMEM)
         }
         let address = UInt(bitPattern: view)
-        evictLocked(address)
-        it.quotaUsed &+= n
+        // Whatever had this address was unmapped by the program, or the kernel would not have
+        // given it out again.
+        evicted = unlinkLocked(address)
+        evicted?.it.pins.add(1, ordering: .sequentiallyConsistent)
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
+        linkLocked(context, at: address)
+        return view
+    }
+
+    private func linkLocked(_ context: ContextRef, at address: UInt) {
         let head = bucket(address)
         context.it.hashNext = head.it.load(ordering: .relaxed)
         head.it.store(context.it.index &+ 1, ordering: .releasing)
-        return view
+        it.quotaUsed &+= context.it.quota
+    }
+
+    /// Ends a pinned context that can no longer be found; what it has in flight completes unseen.
+    private func abandon(_ context: ContextRef) {
+        context.it.isDying.store(true, ordering: .sequentiallyConsistent)
+        context.wakeAll()
+        cancelAll(of: context)
+        unpin(context)
     }
 
     /// The free record with the lowest index, as the kernel gives out the lowest id.
@@ -199,13 +252,7 @@ extension Ref where Pointee == LinuxFace {
         return context
     }
 
-    /// A context whose view the program unmapped, so that the address could be given out again,
-    /// is no longer to be found; what it had in flight completes unseen.
-    private func evictLocked(_ address: UInt) {
-        unlinkLocked(address)?.it.isDying.store(true, ordering: .sequentiallyConsistent)
-    }
-
-    /// Takes a context out of its hash chain.
+    /// Takes a context out of its hash chain, and its events out of the quota.
     private func unlinkLocked(_ address: UInt) -> ContextRef? {
         let head = bucket(address)
         var next = head.it.load(ordering: .relaxed)
@@ -274,27 +321,23 @@ extension Ref where Pointee == LinuxFace {
 
     /// Unmaps the program's view unless the program has put something else there.
     private func unmapView(of context: ContextRef, at address: UInt) {
-        let bytes = context.it.ring.pages.bytes
+        if isView(of: context, at: address) {
+            Memory.unmap(address, bytes: context.it.ring.pages.bytes)
+        }
+    }
+
+    /// True when the address is a view of the context's ring: what is changed through our view is
+    /// found changed through theirs. Where a sandbox forbids the look, the program is believed.
+    private func isView(of context: ContextRef, at address: UInt) -> Bool {
+        guard let mine = Ref<aio_ring>(address: context.it.ring.pages.address) else {
+            return false
+        }
+        let mark = UInt32(truncatingIfNeeded: System.monotonicNs()) | 1 << 31
+        mine.it.compat_features = mark
         var header = aio_ring()
-        let mine = Ref<aio_ring>(address: context.it.ring.pages.address)
-        // Changing a field through our view and finding it changed in theirs proves that theirs
-        // is a view of the same page. The context is dead, so nobody minds.
-        mine?.it.compat_features = UInt32(truncatingIfNeeded: System.monotonicNs()) | 1
-        let copied = withAddress(of: &header) { headerAddress in
-            var local = Vector(base: UInt(bitPattern: headerAddress), length: 32)
-            var remote = Vector(base: address, length: 32)
-            return withAddress(of: &local) { localAddress in
-                withAddress(of: &remote) {
-                    systemCall(
-                        Int32(SYS_process_vm_readv), systemCall(Int32(SYS_getpid)), localAddress,
-                        1, $0, 1, 0)
-                }
-            }
-        }
-        if copied == failure(EFAULT) { return }
-        // Where a sandbox forbids the look, the program is taken to be well-behaved.
-        if copied < 0 || header.compat_features == mine?.it.compat_features {
-            Memory.unmap(address, bytes: bytes)
-        }
+        let copied = UserMemory.copyIn(address, &header)
+        mine.it.compat_features = UInt32(AIO_RING_COMPAT_FEATURES)
+        if copied == failure(EFAULT) { return false }
+        return copied < 0 || header.compat_features == mark
     }
 }

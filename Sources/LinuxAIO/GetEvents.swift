@@ -73,7 +73,9 @@ extension Ref where Pointee == LinuxFace {
         if Memory.isOutsideUserSpace(target) {
             return reaping.taken > 0 ? 0 : failure(EFAULT)
         }
-        reaping.taken &+= reaping.context.it.ring.take(into: target, count: left)
+        let result = reaping.context.it.ring.take(into: target, count: left, it.memory)
+        if result < 0 { return reaping.taken > 0 ? 0 : result }
+        reaping.taken &+= result
         return 0
     }
 

@@ -53,7 +53,6 @@ extension Ref where Pointee == LinuxFace {
     func submit(_ context: ContextRef, count nr: Int, _ pointers: UInt) -> Int {
         let count = min(nr, Int(context.it.ring.nr))
         if count == 0 { return 0 }
-        if Memory.isOutsideUserSpace(pointers) { return failure(EFAULT) }
         return unsafe withUnsafeTemporaryAllocation(
             byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
         ) { buffer in
@@ -62,9 +61,11 @@ extension Ref where Pointee == LinuxFace {
             var accepted = 0
             var result = 0
             while accepted < count {
-                let address = pointers &+ UInt(bitPattern: accepted &* 8)
-                let iocb = Ref<UInt>(address: address)?.it ?? 0
-                result = submitOne(iocb, count &- accepted, &gathered, &batch)
+                var address: UInt = 0
+                result =
+                    it.memory.read(
+                        at: pointers &+ UInt(bitPattern: accepted &* 8), into: &address)
+                    ? submitOne(address, count &- accepted, &gathered, &batch) : failure(EFAULT)
                 if result < 0 { break }
                 accepted &+= 1
             }
@@ -79,9 +80,8 @@ extension Ref where Pointee == LinuxFace {
     private func submitOne(
         _ address: UInt, _ remaining: Int, _ gathered: inout Gathered, _ batch: inout Batch
     ) -> Int {
-        guard !Memory.isOutsideUserSpace(address), let iocbRef = Ref<iocb>(address: address)
-        else { return failure(EFAULT) }
-        let iocb = iocbRef.it
+        var iocb = iocb()
+        if !it.memory.read(at: address, into: &iocb) { return failure(EFAULT) }
         if iocb.aio_reserved2 != 0 || Int64(bitPattern: iocb.aio_nbytes) < 0 {
             return failure(EINVAL)
         }
@@ -89,7 +89,7 @@ extension Ref where Pointee == LinuxFace {
 
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
-            start(iocb, iocbRef, UInt(bitPattern: vectorAddress), &batch)
+            start(iocb, address, UInt(bitPattern: vectorAddress), &batch)
         }
         let resfd = iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 ? iocb.aio_resfd : -1
         switch outcome {
@@ -128,7 +128,7 @@ extension Ref where Pointee == LinuxFace {
     /// address of a vector on the caller's stack.
     @inline(__always)
     private func start(
-        _ iocb: iocb, _ iocbRef: Ref<iocb>, _ vector: UInt, _ batch: inout Batch
+        _ iocb: iocb, _ address: UInt, _ vector: UInt, _ batch: inout Batch
     ) -> Outcome {
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
             let result = checkEventfd(iocb)
@@ -153,37 +153,37 @@ extension Ref where Pointee == LinuxFace {
             if iocb.aio_buf != 0 || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
                 || iocb.aio_rw_flags != 0
             {
-                return refuseInvalid(iocb, iocbRef)
+                return refuseInvalid(iocb, address)
             }
         case Int(IOCB_CMD_POLL):
             request = Request(operation: .poll, descriptor: iocb.aio_fildes)
             if iocb.aio_buf > 0xffff || iocb.aio_offset != 0 || iocb.aio_nbytes != 0
                 || iocb.aio_rw_flags != 0
             {
-                return refuseInvalid(iocb, iocbRef)
+                return refuseInvalid(iocb, address)
             }
             request.pollEvents = UInt32(iocb.aio_buf) | UInt32(POLLERR | POLLHUP)
         default:
-            return refuseInvalid(iocb, iocbRef)
+            return refuseInvalid(iocb, address)
         }
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
-        storeKey(iocb, iocbRef)
+        if !storeKey(iocb, address) { return .refused(failure(EFAULT)) }
         return it.engine.start(&request, &batch)
     }
 
     /// -EBADF comes before everything that is wrong with the request's own fields.
     @inline(never)
-    private func refuseInvalid(_ iocb: iocb, _ iocbRef: Ref<iocb>) -> Outcome {
+    private func refuseInvalid(_ iocb: iocb, _ address: UInt) -> Outcome {
         if !isOpen(iocb.aio_fildes) { return .refused(failure(EBADF)) }
-        storeKey(iocb, iocbRef)
-        return .refused(failure(EINVAL))
+        return .refused(storeKey(iocb, address) ? failure(EINVAL) : failure(EFAULT))
     }
 
     /// The kernel stores its key in the request; a program's own value never survives. A request
-    /// that has it already is left alone: it may be in read-only memory.
+    /// that has it already is left alone: it may be in read-only memory. False for -EFAULT.
     @inline(__always)
-    private func storeKey(_ iocb: iocb, _ iocbRef: Ref<iocb>) {
-        if iocb.aio_key != 0 { iocbRef.it.aio_key = 0 }
+    private func storeKey(_ iocb: iocb, _ address: UInt) -> Bool {
+        if iocb.aio_key == 0 && !it.memory.isStrict { return true }
+        return it.memory.write(UInt32(0), at: address &+ UInt(IOCTX_AIO_KEY_OFFSET))
     }
 
     private func isOpen(_ descriptor: Int32) -> Bool {
@@ -232,7 +232,11 @@ extension Ref where Pointee == LinuxFace {
         }
         for index in 0..<count {
             let address = vectors &+ UInt(bitPattern: index &* MemoryLayout<Vector>.stride)
-            guard let vector = Ref<Vector>(address: address)?.it else { break }
+            var vector = Vector(base: 0, length: 0)
+            if !it.memory.read(at: address, into: &vector) {
+                request.bufferError = failure(EFAULT)
+                return
+            }
             if vector.length < 0 {
                 request.bufferError = failure(EINVAL)
                 return

@@ -137,16 +137,17 @@ struct Ring: ~Copyable {
         }
     }
 
-    /// True when the kernel has every operation that the daemon needs; FUTEX_WAIT is the newest
-    /// of them (Linux 6.7).
-    func supportsDaemon() -> Bool {
+    /// 0 when the kernel has every operation that the daemon needs, of which FUTEX_WAIT is the
+    /// newest (Linux 6.7); else a negated errno, -EINVAL for a kernel that is too old.
+    func checkOperations() -> Int {
         var probe = uring_probe()
         let result = withAddress(of: &probe) {
             systemCall(
                 Int32(IOCTX_SYS_io_uring_register), Int(descriptor), Int(URING_REGISTER_PROBE),
                 $0, 64)
         }
-        return result >= 0 && Int(probe.last_op) >= Int(URING_OP_FUTEX_WAIT)
+        if result < 0 { return result }
+        return Int(probe.last_op) >= Int(URING_OP_FUTEX_WAIT) ? 0 : failure(EINVAL)
     }
 
     // MARK: Submission

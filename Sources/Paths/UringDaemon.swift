@@ -58,9 +58,10 @@ extension Ref where Pointee == Station {
                 entryCount: UringDaemon.submissionEntries, completionCount: UringDaemon.submissionEntries &* 2,
                 flags: 0)
             if result < 0 { return result }
-            if !it.uring.parking.supportsDaemon() {
+            let supported = it.uring.parking.checkOperations()
+            if supported < 0 {
                 it.uring.parking.close()
-                return failure(ENOSYS)
+                return supported
             }
             let slots = it.uring.parking.registerEmptySlots(it.files.capacity)
             if slots < 0 {

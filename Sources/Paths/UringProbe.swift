@@ -95,11 +95,11 @@ enum UringProbe {
             | UInt32(URING_SETUP_SUBMIT_ALL)
         let result = ring.open(entryCount: 4, completionCount: 8, flags: flags)
         if result < 0 { return result }
-        let supported = ring.supportsDaemon()
+        let supported = ring.checkOperations()
         let entered = ring.enter(minComplete: 0)
         ring.close()
         if entered < 0 { return entered }
-        return supported ? 0 : failure(EINVAL)
+        return supported
     }
 
     /// 0 when daemons can have a descriptor table of their own and files can be sent to it.

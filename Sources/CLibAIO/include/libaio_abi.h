@@ -32,6 +32,8 @@ struct iocb {
     int32_t aio_resfd;       /* eventfd, used with IOCB_FLAG_RESFD */
 };
 
+enum { IOCTX_AIO_KEY_OFFSET = offsetof(struct iocb, aio_key) };
+
 /* One completion, 32 bytes. */
 struct io_event {
     uint64_t data;
