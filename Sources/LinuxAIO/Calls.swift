@@ -159,7 +159,7 @@ extension Ref where Pointee == LinuxFace {
             }
         }
         context.it.lock.unlock()
-        if announce { it.engine.announceCancellations() }
+        if announce { it.engine.announceCancellations() } else { it.engine.nudge() }
         return result
     }
 

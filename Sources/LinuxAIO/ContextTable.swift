@@ -316,7 +316,7 @@ extension Ref where Pointee == LinuxFace {
             any = true
         }
         context.it.lock.unlock()
-        if any { it.engine.announceCancellations() }
+        if any { it.engine.announceCancellations() } else { it.engine.nudge() }
     }
 
     /// Unmaps the program's view unless the program has put something else there.

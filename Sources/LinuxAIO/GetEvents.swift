@@ -124,6 +124,7 @@ extension Ref where Pointee == LinuxFace {
         context.it.wantedLeast = min(context.it.wantedLeast, isPoll ? 0 : reaping.wanted)
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
         context.it.lock.unlock()
+        it.engine.nudge()
         let result = context.it.changes.wait(
             while: seen, until: isPoll ? .max : reaping.deadlineNs)
         context.it.lock.lock()
@@ -141,6 +142,7 @@ extension Ref where Pointee == LinuxFace {
     private func sleepMaskedLocked(_ reaping: Reaping) -> Int {
         let context = reaping.context
         context.it.lock.unlock()
+        it.engine.nudge()
         guard let notifier = Notifier(it.engine) else { return sleepInSlices(reaping) }
         var sleeper = MaskedSleeper(next: 0, wanted: reaping.wanted, notifier: notifier)
         return withAddress(of: &sleeper) { sleeperAddress in
@@ -154,6 +156,7 @@ extension Ref where Pointee == LinuxFace {
                 context.it.ring.available >= sleeper.it.wanted
                 || context.it.isDying.load(ordering: .relaxed)
             context.it.lock.unlock()
+            it.engine.nudge()
             let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)
             context.it.lock.lock()
             removeLocked(sleeper, from: context)

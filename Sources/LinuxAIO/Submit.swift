@@ -6,6 +6,7 @@
 import CLibAIO
 import JobTable
 import Paths
+import Synchronization
 
 /// The events of one io_submit that are not published yet.
 private struct Gathered {
@@ -70,7 +71,9 @@ extension Ref where Pointee == LinuxFace {
                 accepted &+= 1
             }
             gathered.publish()
-            it.engine.handOver(&batch)
+            it.engine.handOver(&batch) {
+                context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0
+            }
             if gathered.slots > 0 { context.unreserve(gathered.slots) }
             return accepted > 0 ? accepted : result
         }

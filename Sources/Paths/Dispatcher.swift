@@ -61,6 +61,8 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
+    /// Something in it gains from the daemon being woken at once.
+    var isUrgent = false
     /// Files claimed for this batch that are not yet with the daemon.
     var newFiles: UInt32 = 0
     /// The file that the last job of this batch holds, for the next job on the same descriptor.
@@ -244,6 +246,7 @@ extension Ref where Pointee == EngineRecord {
         if it.gate.count.load(ordering: .acquiring) == 0 { return }
         // The reads may be in this very batch.
         handOver(&batch)
+        nudge()
         let isAppend = facts.flags & Int(O_APPEND) != 0
         it.gate.awaitReads(
             it.table, device: facts.device, inode: facts.inode,

@@ -37,7 +37,13 @@ extension Ref where Pointee == EngineRecord {
         }
         if done > 0 { it.table.advance(job, by: done) }
         _ = job.transition(from: .preparing, to: .queued)
-        if job.it.isBuffered && job.it.operation == .read { it.gate.enter(it.table, job) }
+        if job.it.isBuffered && job.it.operation == .read {
+            it.gate.enter(it.table, job)
+            // The read that answered "not now" has started the disk; only the copy is left.
+            if request.resfd >= 0 { batch.isUrgent = true }
+        } else {
+            batch.isUrgent = true
+        }
         append(&batch, job)
         return .deferred(job)
     }
@@ -52,14 +58,29 @@ extension Ref where Pointee == EngineRecord {
         batch.count &+= 1
     }
 
+    /// Makes the daemon look at jobs that were handed over without waking it: whoever waits for
+    /// an event calls this after it has made itself known as waiting.
+    @inline(__always)
+    public func nudge() {
+        guard let station = Ref<Station>(address: it.station.load(ordering: .acquiring)) else {
+            return
+        }
+        if station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+            && station.it.kind == .uring
+        {
+            station.ringDoorbell()
+        }
+    }
+
     /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
-    public func handOver(_ batch: inout Batch) {
+    /// `isAwaited` tells whether somebody sleeps for one of the events by now; cold buffered
+    /// reads that nobody waits for yet may be picked up a little later, with others.
+    public func handOver(_ batch: inout Batch, isAwaited: () -> Bool = { true }) {
         guard let station = batch.station else { return }
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
             case .uring:
-                station.it.queue.append(it.table, first: first, last: last, count: batch.count)
-                station.ringDoorbell()
+                station.handOverToUring(batch, isAwaited: isAwaited)
             default:
                 let result = station.handOverToPool(first: first, last: last, count: batch.count)
                 if result < 0 { runHere(station, first) }

@@ -35,6 +35,9 @@ struct Station: ~Copyable {
     /// 1 while the daemon sleeps or is about to; whoever takes it to 0 wakes the daemon.
     let sleeping = Atomic<UInt32>(0)
     let doorbell = Atomic<UInt32>(0)
+    /// Jobs on files that run on the work ring: each of them ends soon, and the daemon looks at
+    /// the queue when it does.
+    let filesRunning = Atomic<UInt32>(0)
 
     /// Device and inode of the descriptor in the program's table that leads here.
     var gateDevice: UInt64 = 0
@@ -126,6 +129,19 @@ extension Ref where Pointee == Station {
             it.doorbell.add(1, ordering: .sequentiallyConsistent)
             it.doorbell.wake(1)
         }
+    }
+
+    /// Queues a chain of jobs for the daemon on io_uring. `isAwaited` is asked after that: the
+    /// daemon is woken unless the batch can wait until one of the running jobs ends.
+    func handOverToUring(_ batch: borrowing Batch, isAwaited: () -> Bool) {
+        guard let first = batch.first, let last = batch.last else { return }
+        it.queue.append(it.table, first: first, last: last, count: batch.count)
+        // Sequentially consistent: pairs with the daemon, which counts down before it looks at
+        // the queue for the last time.
+        let canWait =
+            !batch.isUrgent && it.queue.count.load(ordering: .sequentiallyConsistent) < 8
+            && it.filesRunning.load(ordering: .sequentiallyConsistent) > 0
+        if !canWait || isAwaited() { ringDoorbell() }
     }
 
     // MARK: Starting and leaving

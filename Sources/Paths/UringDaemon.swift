@@ -237,6 +237,8 @@ extension Ref where Pointee == Station {
         it.uring.running &+= 1
         if job.it.operation == .poll || job.it.isStream {
             _ = job.transition(from: .running, to: .waiting)
+        } else {
+            it.filesRunning.add(1, ordering: .sequentiallyConsistent)
         }
     }
 
@@ -300,6 +302,7 @@ extension Ref where Pointee == Station {
     private func complete(_ job: JobRef, _ result: Int) {
         let state: JobState =
             job.it.operation == .poll || job.it.isStream ? .waiting : .running
+        if state == .running { it.filesRunning.subtract(1, ordering: .sequentiallyConsistent) }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }
             if state == .waiting { _ = job.transition(from: .waiting, to: .running) }
