@@ -53,7 +53,7 @@ public struct JobTable: ~Copyable {
         }
         let limits = Limits.fromEnvironment()
         guard let table = Memory.record(JobTable.self),
-            let jobs = Reserve<Job>(capacity: limits.maxAioQueuePerProc)
+            let jobs = Reserve<Job>(capacity: limits.jobsMax)
         else { return nil }
         let vectors = Memory.map(
             bytes: vectorBlocksMax &* VectorBlock.strideBytes, protection: PROT_NONE)

@@ -23,6 +23,12 @@ public struct Limits {
     /// is read but not consumed).
     public var aioMaxNr: UInt32 = 65536
 
+    /// Jobs that there can ever be: the rings that the quota allows have no more slots than about
+    /// twice the quota, and address space is not free where it is limited.
+    var jobsMax: UInt32 {
+        min(maxAioQueuePerProc, max(65_536, UInt32(clamping: UInt64(aioMaxNr) &* 4)))
+    }
+
     public static func fromEnvironment() -> Limits {
         var limits = Limits()
         if let value = environmentNumber("IOCTX_MAX_AIO_PROCS") {

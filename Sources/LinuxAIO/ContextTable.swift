@@ -49,7 +49,7 @@ struct LinuxFace: ~Copyable {
             protection: PROT_READ | PROT_WRITE)
         guard heads != 0, let table = JobTable.createLocked(in: root),
             let engine = EngineRecord.createLocked(in: root, table: table, choice: choice),
-            let contexts = Reserve<Context>(capacity: 1 << 20), let arena = RingArena(),
+            let contexts = Reserve<Context>(capacity: 1 << 17), let arena = RingArena(),
             let face = Memory.record(LinuxFace.self)
         else { return nil }
         unsafe face.pointer.initialize(

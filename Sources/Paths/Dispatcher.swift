@@ -61,6 +61,8 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
+    /// threads: something in it is for the manager, not for a worker.
+    var needsManager = false
     /// Something in it gains from the daemon being woken at once.
     var isUrgent = false
     /// Files claimed for this batch that are not yet with the daemon.

@@ -37,6 +37,9 @@ extension Ref where Pointee == EngineRecord {
         }
         if done > 0 { it.table.advance(job, by: done) }
         _ = job.transition(from: .preparing, to: .queued)
+        if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
+            batch.needsManager = true
+        }
         if job.it.isBuffered && job.it.operation == .read {
             it.gate.enter(it.table, job)
             // The read that answered "not now" has started the disk; only the copy is left.
@@ -82,7 +85,7 @@ extension Ref where Pointee == EngineRecord {
             case .uring:
                 station.handOverToUring(batch, isAwaited: isAwaited)
             default:
-                let result = station.handOverToPool(first: first, last: last, count: batch.count)
+                let result = station.handOverToPool(batch, first: first, last: last)
                 if result < 0 { runHere(station, first) }
             }
         }
@@ -127,12 +130,18 @@ extension Ref where Pointee == EngineRecord {
     private func claim(
         _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
     ) -> UInt32 {
+        if station.it.kind == .threads, let index = station.heldAlready(descriptor) {
+            return index
+        }
         let claim = station.it.files.claim(
             device: facts.isShareable ? facts.device : 0,
             inode: facts.isShareable ? facts.inode : 0, flags: facts.flags, number: descriptor)
         switch claim {
         case .full: return Job.none
-        case .shared(let index): return index
+        case .shared(let index):
+            // It may still be on its way.
+            batch.needsManager = true
+            return index
         case .new(let index):
             if station.it.kind == .uring {
                 if station.it.uring.parking.fillSlot(index, file: descriptor) < 0 {
@@ -141,6 +150,8 @@ extension Ref where Pointee == EngineRecord {
                     return Job.none
                 }
                 station.it.files.announce(index)
+            } else {
+                station.rememberHeld(descriptor, index)
             }
             batch.newFiles &+= 1
             return index

@@ -21,11 +21,11 @@ struct HeldFile: ~Copyable {
     var next: UInt32  // (h) free list
     /// The file is on its way to the daemon, which has it when it comes to the job.
     var isReady: Bool  // (h)
-    /// The daemon has it: in the work ring (uring), in the private table (threads). Written by
-    /// the submitter before the hand-over and by the receiving daemon after it.
+    /// The daemon has it: in the work ring (uring; daemon only), in the private table (threads;
+    /// h).
     var isMoved: Bool
     /// threads: the program's number until the hand-over, then the number in the private table.
-    var number: Int32
+    var number: Int32  // (h) once handed over
     /// threads: jobs that wait for the file's readiness, linked by queueNext. Manager only.
     var waitingHead: UInt32
     /// threads: the file is in the manager's epoll set. Manager only.
@@ -94,6 +94,31 @@ struct HeldFiles: ~Copyable {
         lock.lock()
         files[index].it.isReady = true
         lock.unlock()
+    }
+
+    /// The daemons have the file under that number of their private table.
+    mutating func arrive(_ index: UInt32, number: Int32) {
+        lock.lock()
+        files[index].it.number = number
+        files[index].it.isMoved = true
+        lock.unlock()
+    }
+
+    /// Adds a reference to a file that has arrived in a private table if `isSame`, asked about
+    /// its number there, says that it is the one that is wanted. The number cannot be closed
+    /// meanwhile: that takes the last reference.
+    mutating func share(_ index: UInt32, _ isSame: (Int32) -> Bool) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        if index >= files.opened { return false }
+        let file = files[index]
+        if file.it.references == 0 || !file.it.isReady || !file.it.isMoved
+            || !isSame(file.it.number)
+        {
+            return false
+        }
+        file.it.references &+= 1
+        return true
     }
 
     mutating func addReference(_ index: UInt32) {

@@ -37,6 +37,13 @@ struct PoolDaemons: ~Copyable {
     var receiverName = sockaddr_un()
     var receiverNameBytes: UInt32 = 0
 
+    /// The manager's thread identifier, by which kcmp(2) reaches the private table; 0 where it
+    /// must not be asked.
+    var comparableThread: Int32 = 0
+    /// For each of the lower descriptors of the program, the index under which it was held last,
+    /// plus one: address of atomic numbers. May be stale.
+    var lastHeld: UInt = 0
+
     /// Jobs for the workers.
     var work = RunQueue()
     let workers = Atomic<UInt32>(0)
@@ -71,7 +78,9 @@ extension Ref where Pointee == Station {
         if it.pool.awaited == 0 {
             it.pool.awaited = Memory.map(
                 bytes: Int(it.files.capacity) &* 4, protection: PROT_READ | PROT_WRITE)
-            if it.pool.awaited == 0 { return failure(ENOMEM) }
+            it.pool.lastHeld = Memory.map(
+                bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
+            if it.pool.awaited == 0 || it.pool.lastHeld == 0 { return failure(ENOMEM) }
         }
         if isGate(it.pool.sender) {
             // Still connected to the manager before this one, it would refuse the next.
@@ -115,6 +124,7 @@ extension Ref where Pointee == Station {
         while receiveMessage(discard: true) >= 0 {}
         it.pool.awaitedFirst = 0
         it.pool.awaitedCount = 0
+        it.pool.comparableThread = UringProbe.mayCompareFiles() ? System.threadIdentifier() : 0
         result = watch(it.pool.receiver, UInt32(EPOLLIN.rawValue), data: .max, isNew: true)
         if result < 0 { return result }
         return watch(it.pool.managerBell, UInt32(EPOLLIN.rawValue), data: .max &- 1, isNew: true)
@@ -197,8 +207,50 @@ private struct RightsMessage {
 extension Ref where Pointee == Station {
     /// Sends the files of a chain of jobs and queues the jobs. 0, or a negated errno with nothing
     /// handed over. The caller holds none of our locks.
-    func handOverToPool(first: JobRef, last: JobRef, count: UInt32) -> Int {
-        retryWhileBehind { tryHandOver(first: first, last: last, count: count) }
+    func handOverToPool(_ batch: borrowing Batch, first: JobRef, last: JobRef) -> Int {
+        let count = batch.count
+        if batch.needsManager || batch.newFiles > 0 {
+            return retryWhileBehind { tryHandOver(first: first, last: last, count: count) }
+        }
+        // The daemons have all the files: the workers need not be told by the manager.
+        it.pool.running.add(count, ordering: .sequentiallyConsistent)
+        it.pool.work.append(it.table, first: first, last: last, count: count)
+        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
+        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: count)) }
+        if idle < count
+            && it.pool.workers.load(ordering: .relaxed) < it.table.it.limits.maxAioProcs
+        {
+            kickPool()
+        }
+        return 0
+    }
+
+    /// The index under which the daemons hold the very file of a descriptor already, with a
+    /// reference; nil when they do not, or it cannot be told.
+    func heldAlready(_ descriptor: Int32) -> UInt32? {
+        if it.pool.comparableThread == 0 { return nil }
+        guard let slot = lastHeldSlot(descriptor) else { return nil }
+        let index = slot.it.load(ordering: .relaxed)
+        if index == 0 { return nil }
+        let thread = CurrentThread().identifier(in: it.table.address)
+        let isSame = it.files.share(index &- 1) { number in
+            // KCMP_FILE (0): equal when both numbers lead to one open file description.
+            systemCall(
+                Int32(SYS_kcmp), Int(thread), Int(it.pool.comparableThread), 0, Int(descriptor),
+                Int(number)) == 0
+        }
+        return isSame ? index &- 1 : nil
+    }
+
+    func rememberHeld(_ descriptor: Int32, _ index: UInt32) {
+        lastHeldSlot(descriptor)?.it.store(index &+ 1, ordering: .relaxed)
+    }
+
+    private func lastHeldSlot(_ descriptor: Int32) -> Ref<Atomic<UInt32>>? {
+        if descriptor < 0 || Int(descriptor) >= FileHints.count { return nil }
+        return Ref<Atomic<UInt32>>(
+            address: it.pool.lastHeld &+ UInt(bitPattern: Int(descriptor)) &* 4)
     }
 
     /// Too many files of this user in flight, or a full buffer: the manager empties both, for
@@ -228,7 +280,6 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         for position in 0..<files {
             let index = awaitedSlot(position).it
-            it.files[index].it.number = -1
             it.files.announce(index)
         }
         it.pool.awaitedCount &+= UInt32(files)
@@ -363,8 +414,7 @@ extension Ref where Pointee == Station {
             guard let awaited = Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4),
                 it.pool.awaitedCount > 0
             else { break }
-            it.files[awaited.it].it.number = message[position]
-            it.files[awaited.it].it.isMoved = true
+            it.files.arrive(awaited.it, number: message[position])
             it.pool.awaitedFirst = (slot &+ 1) % it.files.capacity
             it.pool.awaitedCount &-= 1
         }
@@ -374,9 +424,8 @@ extension Ref where Pointee == Station {
 
     private func takePoolQueue() {
         var next = it.queue.takeAll(it.table)
-        // A job is queued after its files were sent: those of all that were taken are there now.
+        // Jobs are queued after their files were sent: those of all that were taken are there now.
         while receiveMessage(discard: false) >= 0 {}
-        var forWorkers: UInt32 = 0
         while let job = next {
             next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
             it.pool.running.add(1, ordering: .acquiringAndReleasing)
@@ -392,9 +441,10 @@ extension Ref where Pointee == Station {
                 }
             } else {
                 it.pool.work.append(it.table, first: job, last: job, count: 1)
-                forWorkers &+= 1
             }
         }
+        // Those that submitters queued directly may be waiting for more workers, too.
+        let forWorkers = it.pool.work.count.load(ordering: .sequentiallyConsistent)
         if forWorkers > 0 { callWorkers(forWorkers) }
     }
 

@@ -65,6 +65,18 @@ enum UringProbe {
         return runInChild { UringProbe.tryUring() } == killed
     }
 
+    /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
+    static func mayCompareFiles() -> Bool {
+        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return compareFiles() == 0 }
+        return runInChild { UringProbe.compareFiles() } == 0
+    }
+
+    /// Compares this thread's descriptor 0 with itself.
+    static func compareFiles() -> Int {
+        let thread = Int(System.threadIdentifier())
+        return systemCall(Int32(SYS_kcmp), thread, thread, 0, 0, 0)
+    }
+
     static func runInChild(_ body: @convention(c) () -> Int) -> Int {
         let page = systemCall(
             Int32(SYS_mmap), 0, Memory.pageBytes, Int(PROT_READ | PROT_WRITE),
