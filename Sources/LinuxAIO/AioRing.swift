@@ -9,7 +9,7 @@ import JobTable
 import Synchronization
 
 /// The header with the two fields that two sides write as atomics.
-private struct RingHeader: ~Copyable {
+struct RingHeader: ~Copyable {
     let id: Atomic<UInt32>
     let nr: Atomic<UInt32>
     let head: Atomic<UInt32>
@@ -60,6 +60,9 @@ struct AioRing {
     /// The id that the program sees; it may have scribbled over it.
     @inline(__always)
     var id: UInt32 { header.it.id.load(ordering: .relaxed) }
+
+    /// True when no event was ever stored or consumed.
+    var isUntouched: Bool { tail == 0 && header.it.head.load(ordering: .relaxed) == 0 }
 
     /// The oldest event's slot.
     @inline(__always)

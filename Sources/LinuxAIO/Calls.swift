@@ -84,7 +84,7 @@ public enum LinuxAIO {
             if minimum < 0 || maximum < minimum { return failure(EINVAL) }
             var reaping = Reaping(
                 context: context, minimum: minimum, maximum: maximum, events: events,
-                deadlineNs: deadlineNs, sigmask: sigmask)
+                deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)
             return face.reap(&reaping)
         }
     }
@@ -139,6 +139,10 @@ extension Ref where Pointee == LinuxFace {
     /// Takes back the oldest request with that iocb if it is still queued, or ends it if it waits
     /// for readiness; the event arrives through the ring.
     fileprivate func cancel(_ context: ContextRef, _ iocb: UInt64) -> Int {
+        if context.it.isAdopted.load(ordering: .acquiring) {
+            return KernelAIO.cancel(
+                context.it.address.load(ordering: .relaxed), UInt(truncatingIfNeeded: iocb))
+        }
         var announce = false
         var result = failure(EINVAL)
         context.it.lock.lock()

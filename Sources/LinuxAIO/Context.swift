@@ -30,6 +30,12 @@ struct Context: ~Copyable {
     let pins: Atomic<UInt32>
     /// Set by io_destroy, once.
     let isDying: Atomic<Bool>
+    /// The program's ring is the kernel's: Adoption.swift. Set once, under (c).
+    let isAdopted: Atomic<Bool>
+    /// True until the first io_submit.
+    let mayBeAdopted: Atomic<Bool>
+    /// Threads that reap an adopted context's events in the kernel.
+    var kernelReapers: UInt32  // (c)
     var hashNext: UInt32  // (f) to write; read by look-up
     var index: UInt32  // (f) also the ring's id
     var quota: UInt32  // (f) io_setup's argument
@@ -55,7 +61,10 @@ typealias ContextRef = Ref<Context>
 extension Ref where Pointee == Context {
     /// Makes a fresh context of the record. The caller holds the face's lock; nobody else uses
     /// the record.
-    func prepare(ring: AioRing, quota: UInt32) {
+    func prepare(ring: AioRing, quota: UInt32, mayBeAdopted: Bool) {
+        it.mayBeAdopted.store(mayBeAdopted, ordering: .relaxed)
+        it.isAdopted.store(false, ordering: .relaxed)
+        it.kernelReapers = 0
         it.ring = ring
         it.quota = quota
         it.inFlight = 0
@@ -75,7 +84,9 @@ extension Ref where Pointee == Context {
         it.lock.lock()
         let used = it.inFlight &+ it.ring.available
         let room = it.ring.nr &- 1
-        let granted = used >= room ? 0 : min(count, room &- used)
+        // An adopted context has no slots of ours: the call starts again with the kernel.
+        let isFull = used >= room || it.isAdopted.load(ordering: .relaxed)
+        let granted = isFull ? 0 : min(count, room &- used)
         it.inFlight &+= granted
         it.lock.unlock()
         return granted

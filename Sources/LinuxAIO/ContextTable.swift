@@ -24,6 +24,10 @@ struct LinuxFace: ~Copyable {
     var lowestFree: UInt32 = 0  // (f) no free record below
     var arena: RingArena  // (f)
     var quotaUsed: UInt32 = 0  // (f) sum of io_setup's arguments
+    var kernelWasTried = false  // (f)
+    var kernelIsUsable = false  // (f)
+    var adoptedContexts: UInt32 = 0  // (f)
+    var adoptedEvents: UInt32 = 0  // (f) sum of their io_setup's arguments
     let heads: UInt  // address of `buckets` atomic indexes, each plus one
 
     /// The face of this process, or nil before the first io_setup.
@@ -105,6 +109,8 @@ extension Ref where Pointee == LinuxFace {
     /// True when the program can still read the ring's id where the context's name says; the
     /// kernel reads it there at every call.
     private func isVisible(_ context: ContextRef, at address: UInt) -> Bool {
+        // The kernel looks for itself.
+        if context.it.isAdopted.load(ordering: .acquiring) { return true }
         var id = UInt32.max
         return UserMemory.copyIn(address, &id) == 4 && id == context.it.index
     }
@@ -138,7 +144,8 @@ extension Ref where Pointee == LinuxFace {
                 context.it.pins.add(1, ordering: .sequentiallyConsistent)
                 if context.it.address.load(ordering: .sequentiallyConsistent) == address
                     && !context.it.isDying.load(ordering: .sequentiallyConsistent)
-                    && context.it.ring.id == context.it.index
+                    && (context.it.ring.id == context.it.index
+                        || context.it.isAdopted.load(ordering: .relaxed))
                 {
                     return context
                 }
@@ -202,7 +209,8 @@ extension Ref where Pointee == LinuxFace {
             it.arena.free(pages)
             return failure(EAGAIN)
         }
-        context.prepare(ring: AioRing(pages: pages, id: context.it.index), quota: n)
+        context.prepare(ring: AioRing(pages: pages, id: context.it.index), quota: n,
+            mayBeAdopted: it.choice == .automatic || it.choice == .native)
         let view = systemCall(
             Int32(SYS_mremap), Int(bitPattern: pages.address), 0, pages.bytes, Int(IOCTX_MREMAP_MAYMOVE))
         if view < 0 && view > -4096 {
@@ -286,6 +294,10 @@ extension Ref where Pointee == LinuxFace {
         _ = unlinkLocked(address)
         it.lock.unlock()
         context.wakeAll()
+        if context.it.isAdopted.load(ordering: .acquiring) {
+            destroyAdopted(context)
+            return 0
+        }
         cancelAll(of: context)
         unmapView(of: context, at: address)
         // A handler that interrupted a call on this very context cannot wait for that call.

@@ -15,6 +15,8 @@ struct Reaping {
     let deadlineNs: UInt64
     /// Address of a signal mask of eight bytes, or 0.
     let sigmask: UInt
+    /// Address of the program's timespec, or 0.
+    let timeout: UInt
     var taken = 0
 
     /// Events still wanted before the call may return, at most what the ring can ever hold.
@@ -40,6 +42,7 @@ extension Ref where Pointee == LinuxFace {
     func reap(_ reaping: inout Reaping) -> Int {
         while true {
             let context = reaping.context
+            if context.it.isAdopted.load(ordering: .acquiring) { return reapAdopted(reaping) }
             context.it.lock.lock()
             if context.it.isDying.load(ordering: .relaxed) {
                 context.it.lock.unlock()
@@ -79,11 +82,12 @@ extension Ref where Pointee == LinuxFace {
         return 0
     }
 
-    /// True while nothing was reaped and a request is on its way that the kernel's io_submit
-    /// would have completed: whoever polls after a buffered submit must find its event.
+    /// True while fewer events were reaped than wanted and a request is on its way that the
+    /// kernel's io_submit would have completed: whoever polls after a buffered submit must find
+    /// its event.
     private func mustAwaitOverdue(_ reaping: Reaping) -> Bool {
-        reaping.taken == 0 && reaping.maximum > 0 && reaping.context.it.overdue > 0
-            && reaping.minimum <= 1
+        reaping.taken < min(max(reaping.minimum, 1), reaping.maximum)
+            && reaping.context.it.overdue > 0
     }
 
     /// After a signal or the end of the time: what is there is taken once more.

@@ -54,6 +54,18 @@ extension Ref where Pointee == LinuxFace {
     func submit(_ context: ContextRef, count nr: Int, _ pointers: UInt) -> Int {
         let count = min(nr, Int(context.it.ring.nr))
         if count == 0 { return 0 }
+        if context.it.isAdopted.load(ordering: .acquiring)
+            || context.it.mayBeAdopted.load(ordering: .relaxed)
+                && adopt(context, pointers)
+        {
+            return submitAdopted(context, count: nr, pointers)
+        }
+        let result = submitOurs(context, count, pointers)
+        return result == failure(EAGAIN) && context.it.isAdopted.load(ordering: .acquiring)
+            ? submitAdopted(context, count: nr, pointers) : result
+    }
+
+    private func submitOurs(_ context: ContextRef, _ count: Int, _ pointers: UInt) -> Int {
         return unsafe withUnsafeTemporaryAllocation(
             byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
         ) { buffer in

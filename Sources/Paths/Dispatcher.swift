@@ -244,6 +244,15 @@ extension Ref where Pointee == EngineRecord {
         return result >= 0 && end > UInt64(limit.rlim_cur)
     }
 
+    /// Waits until no deferred read is left that a write of those bytes would overtake.
+    public func awaitReads(before descriptor: Int32, offset: Int64, length: Int) {
+        var facts = FileFacts()
+        if FileFacts.of(descriptor, &facts) < 0 { return }
+        nudge()
+        it.gate.awaitReads(
+            it.table, device: facts.device, inode: facts.inode, offset: offset, length: length)
+    }
+
     private func awaitReads(_ request: Request, _ batch: inout Batch, _ facts: FileFacts) {
         if it.gate.count.load(ordering: .acquiring) == 0 { return }
         // The reads may be in this very batch.

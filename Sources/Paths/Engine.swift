@@ -10,6 +10,8 @@ public enum Engine: UInt8, Sendable {
     case automatic
     /// One daemon with an io_uring of its own.
     case uring
+    /// The kernel's own AIO for O_DIRECT, and io_uring or threads for the rest.
+    case native
     /// A bounded pool of daemons that call preadv, pwritev and fsync.
     case threads
     /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel.
@@ -23,9 +25,10 @@ public enum Engine: UInt8, Sendable {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return .automatic }
         if unsafe equals(value, "") || equals(value, "auto") { return .automatic }
         if unsafe equals(value, "uring") { return .uring }
+        if unsafe equals(value, "native") { return .native }
         if unsafe equals(value, "threads") { return .threads }
         if unsafe equals(value, "off") { return .off }
-        report("ioctx: IOCTX_ENGINE is none of auto, uring, threads, off; using auto\n")
+        report("ioctx: IOCTX_ENGINE is none of auto, uring, native, threads, off; using auto\n")
         return .automatic
     }
 

@@ -1,0 +1,201 @@
+// Adoption: the native path. A context whose first request is O_DIRECT gets the kernel's ring.
+//
+// The kernel lets its aio_ring be moved (mremap) and then knows the context by the new address.
+// So while our ring is empty, a fresh context of the kernel's is moved onto the very address that
+// the program knows; from then on the program's ring is the kernel's, and requests, eventfds,
+// ring readers and sleepers are served by the kernel without a thread of ours in between. What
+// remains of ours is the look-up, the order gate, and reaping in user space where nobody sleeps in
+// the kernel: events that are in the ring are taken without a system call.
+//
+// Adopted contexts behave as the kernel's in everything: a cold buffered read on one blocks
+// io_submit. They are bounded in number, because they count against fs.aio-max-nr; where the
+// kernel refuses, the context stays ours and O_DIRECT goes to a daemon.
+
+import CLibAIO
+import JobTable
+import Paths
+import Synchronization
+
+enum Adoption {
+    /// Most contexts, and most events of all together, that one process takes from the kernel.
+    static let contextsMax: UInt32 = 16
+    static let eventsMax: UInt32 = 8192
+}
+
+extension Ref where Pointee == LinuxFace {
+    /// Whether a context that has never been used should be the kernel's; asked at its first
+    /// io_submit. True when it is now.
+    @inline(never)
+    func adopt(_ context: ContextRef, _ pointers: UInt) -> Bool {
+        let isFirst = context.it.mayBeAdopted.exchange(false, ordering: .acquiringAndReleasing)
+        if !isFirst || !suitsKernel(pointers) || !kernelIsUsable()
+            || !reserveAdoption(context.it.quota)
+        {
+            return context.it.isAdopted.load(ordering: .acquiring)
+        }
+        if moveKernelRing(onto: context) {
+            // Whoever sleeps for an event of our ring must now sleep for one of the kernel's.
+            context.wakeAll()
+            return true
+        }
+        it.lock.lock()
+        it.adoptedContexts &-= 1
+        it.adoptedEvents &-= context.it.quota
+        it.lock.unlock()
+        return false
+    }
+
+    /// Found out once: a seccomp filter may kill whoever asks for the kernel's AIO.
+    private func kernelIsUsable() -> Bool {
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        if !it.kernelWasTried {
+            it.kernelWasTried = true
+            it.kernelIsUsable = KernelAIO.isUsable()
+        }
+        return it.kernelIsUsable
+    }
+
+    private func suitsKernel(_ pointers: UInt) -> Bool {
+        var address: UInt = 0
+        var iocb = iocb()
+        if !it.memory.read(at: pointers, into: &address)
+            || !it.memory.read(at: address, into: &iocb)
+        {
+            return false
+        }
+        switch Int(iocb.aio_lio_opcode) {
+        case Int(IOCB_CMD_PREAD), Int(IOCB_CMD_PREADV), Int(IOCB_CMD_PWRITE):
+            return KernelAIO.suits(
+                iocb.aio_fildes, isWrite: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PWRITE),
+                end: iocb.aio_offset &+ Int64(truncatingIfNeeded: iocb.aio_nbytes))
+        case Int(IOCB_CMD_PWRITEV):
+            // The vectors' lengths are not known yet; the start must at least be inside.
+            return KernelAIO.suits(iocb.aio_fildes, isWrite: true, end: iocb.aio_offset &+ 1)
+        default:
+            return false
+        }
+    }
+
+    private func reserveAdoption(_ events: UInt32) -> Bool {
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        if it.adoptedContexts >= Adoption.contextsMax || events > Adoption.eventsMax
+            || it.adoptedEvents > Adoption.eventsMax &- events
+        {
+            return false
+        }
+        it.adoptedContexts &+= 1
+        it.adoptedEvents &+= events
+        return true
+    }
+
+    private func moveKernelRing(onto context: ContextRef) -> Bool {
+        let made = KernelAIO.setup(events: context.it.quota)
+        if made < 0 && made > -4096 { return false }
+        let kernelRing = UInt(bitPattern: made)
+        var moved = false
+        context.it.lock.lock()
+        let bytes = context.it.ring.pages.bytes
+        let address = context.it.address.load(ordering: .relaxed)
+        if Ref<aio_ring>(address: kernelRing)?.it.nr == context.it.ring.nr
+            && context.it.inFlight == 0 && context.it.ring.isUntouched
+            && !context.it.isDying.load(ordering: .relaxed)
+        {
+            let result = systemCall(
+                Int32(SYS_mremap), made, bytes, bytes,
+                Int(IOCTX_MREMAP_MAYMOVE | IOCTX_MREMAP_FIXED), Int(bitPattern: address))
+            moved = UInt(bitPattern: result) == address
+            if moved { context.it.isAdopted.store(true, ordering: .releasing) }
+        }
+        context.it.lock.unlock()
+        if !moved { _ = KernelAIO.destroy(kernelRing) }
+        return moved
+    }
+
+    // MARK: Calls on an adopted context
+
+    func submitAdopted(_ context: ContextRef, count: Int, _ pointers: UInt) -> Int {
+        if it.engine.it.gate.count.load(ordering: .acquiring) != 0 { awaitReads(count, pointers) }
+        return KernelAIO.submit(context.it.address.load(ordering: .relaxed), count, pointers)
+    }
+
+    /// A write must not overtake a deferred read of another context: see OrderGate.swift.
+    private func awaitReads(_ count: Int, _ pointers: UInt) {
+        for index in 0..<max(count, 0) {
+            var address: UInt = 0
+            var iocb = iocb()
+            if !it.memory.read(at: pointers &+ UInt(bitPattern: index &* 8), into: &address)
+                || !it.memory.read(at: address, into: &iocb)
+            {
+                return
+            }
+            let isVectors = Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PWRITEV)
+            if !isVectors && Int(iocb.aio_lio_opcode) != Int(IOCB_CMD_PWRITE) { continue }
+            // As far as anybody knows without reading the vectors.
+            let length = isVectors ? Int.max / 2 : Int(truncatingIfNeeded: iocb.aio_nbytes)
+            it.engine.awaitReads(
+                before: iocb.aio_fildes, offset: iocb.aio_offset, length: length)
+        }
+    }
+
+    /// Reaps in user space what is there, and in the kernel otherwise.
+    func reapAdopted(_ reaping: Reaping) -> Int {
+        let context = reaping.context
+        let address = context.it.address.load(ordering: .relaxed)
+        context.it.lock.lock()
+        if context.it.kernelReapers == 0 && reaping.sigmask == 0 && !it.memory.isStrict
+            && reaping.minimum >= 0 && reaping.maximum >= max(reaping.minimum, 1)
+        {
+            let taken = takeFromKernelRing(address, context.it.ring.nr, reaping)
+            if taken != 0 || reaping.minimum == 0 {
+                context.it.lock.unlock()
+                return taken
+            }
+        }
+        context.it.kernelReapers &+= 1
+        context.it.lock.unlock()
+        let result = KernelAIO.getEvents(
+            address, reaping.minimum, reaping.maximum, reaping.events, timeout: reaping.timeout,
+            sigmask: reaping.sigmask)
+        context.it.lock.lock()
+        context.it.kernelReapers &-= 1
+        context.it.lock.unlock()
+        return result
+    }
+
+    /// Takes events from the kernel's ring if there are enough; 0 when there are not, -EFAULT when
+    /// they cannot be stored. Under the context's lock, with no thread reaping in the kernel.
+    private func takeFromKernelRing(_ address: UInt, _ nr: UInt32, _ reaping: Reaping) -> Int {
+        guard let header = Ref<RingHeader>(address: address) else { return 0 }
+        var head = header.it.head.load(ordering: .relaxed) % nr
+        // Acquire pairs with the kernel's barrier between an event and the tail.
+        let tail = header.it.tail.load(ordering: .acquiring) % nr
+        let available = Int(tail >= head ? tail &- head : nr &- head &+ tail)
+        if available == 0 || available < reaping.minimum { return 0 }
+        if Memory.isOutsideUserSpace(reaping.events) { return failure(EFAULT) }
+        let taken = min(available, reaping.maximum)
+        for index in 0..<taken {
+            let from = address &+ UInt(AioRing.headerBytes) &+ UInt(head) &* UInt(AioRing.eventBytes)
+            let target = reaping.events &+ UInt(bitPattern: index &* AioRing.eventBytes)
+            if let event = Ref<io_event>(address: from) {
+                Ref<io_event>(address: target)?.it = event.it
+            }
+            head &+= 1
+            if head == nr { head = 0 }
+        }
+        // Release: the kernel may reuse the slots once it sees the new head.
+        header.it.head.store(head, ordering: .releasing)
+        return taken
+    }
+
+    /// Ends an adopted context that can no longer be found. The kernel awaits its requests and
+    /// wakes its sleepers.
+    func destroyAdopted(_ context: ContextRef) {
+        _ = KernelAIO.destroy(context.it.address.load(ordering: .relaxed))
+        it.lock.lock()
+        it.adoptedContexts &-= 1
+        it.adoptedEvents &-= context.it.quota
+        it.lock.unlock()
+    }
+}

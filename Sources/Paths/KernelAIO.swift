@@ -1,0 +1,72 @@
+// The kernel's own AIO, by raw system calls.
+
+import JobTable
+import CLibAIO
+
+public enum KernelAIO {
+    /// True when the kernel's AIO may be asked for without being killed.
+    public static func isUsable() -> Bool {
+        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return true }
+        return UringProbe.runInChild { KernelAIO.trySetup() } == 0
+    }
+
+    private static func trySetup() -> Int {
+        let context = setup(events: 1)
+        if context < 0 && context > -4096 { return context }
+        return destroy(UInt(bitPattern: context))
+    }
+
+    /// io_setup(2). The address of the kernel's ring, or a negated errno.
+    public static func setup(events: UInt32) -> Int {
+        var context: UInt = 0
+        let result = withAddress(of: &context) {
+            systemCall(Int32(SYS_io_setup), Int(events), $0)
+        }
+        return result < 0 ? result : Int(bitPattern: context)
+    }
+
+    public static func destroy(_ context: UInt) -> Int {
+        systemCall(Int32(SYS_io_destroy), Int(bitPattern: context))
+    }
+
+    @inline(__always)
+    public static func submit(_ context: UInt, _ count: Int, _ pointers: UInt) -> Int {
+        systemCall(
+            Int32(SYS_io_submit), Int(bitPattern: context), count, Int(bitPattern: pointers))
+    }
+
+    public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
+        // The kernel reads the result's address and does not write there.
+        var result = io_event()
+        return withAddress(of: &result) {
+            systemCall(
+                Int32(SYS_io_cancel), Int(bitPattern: context), Int(bitPattern: iocb), $0)
+        }
+    }
+
+    /// io_getevents(2), or io_pgetevents(2) with the address of a signal mask of eight bytes.
+    public static func getEvents(
+        _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
+        sigmask: UInt
+    ) -> Int {
+        if sigmask == 0 {
+            return systemCall(
+                Int32(SYS_io_getevents), Int(bitPattern: context), minimum, maximum,
+                Int(bitPattern: events), Int(bitPattern: timeout))
+        }
+        var argument = (sigmask, UInt(8))
+        return withAddress(of: &argument) {
+            systemCall(
+                Int32(SYS_io_pgetevents), Int(bitPattern: context), minimum, maximum,
+                Int(bitPattern: events), Int(bitPattern: timeout), $0)
+        }
+    }
+
+    /// True when a request is O_DIRECT I/O on a regular file or block device that does not make
+    /// the file longer: what the kernel's AIO does without blocking its submitter.
+    public static func suits(_ descriptor: Int32, isWrite: Bool, end: Int64) -> Bool {
+        var facts = FileFacts()
+        if FileFacts.of(descriptor, &facts) < 0 || facts.kind != .direct { return false }
+        return facts.isBlock || !isWrite || end <= Int64(facts.status.st_size)
+    }
+}
