@@ -23,11 +23,25 @@ public struct CurrentThread {
     @inline(__always)
     public var isNested: Bool { unsafe record.pointee.calls > 1 }
 
-    @inline(__always)
-    public var isDaemon: Bool { unsafe record.pointee.daemon != 0 }
+    /// In a daemon, the address of its station; 0 in a thread of the program.
+    public var station: UInt {
+        get { unsafe record.pointee.station }
+        nonmutating set { unsafe record.pointee.station = newValue }
+    }
 
+    /// The context of the thread's outermost open call.
     @inline(__always)
-    public func becomeDaemon() { unsafe record.pointee.daemon = 1 }
+    public var context: UInt {
+        get { unsafe record.pointee.context }
+        nonmutating set { unsafe record.pointee.context = newValue }
+    }
+
+    /// Counts a request; true once in 64, when what is known by a hint should be looked up.
+    @inline(__always)
+    public func isTimeToDoubt() -> Bool {
+        unsafe record.pointee.requests &+= 1
+        return unsafe record.pointee.requests & 63 == 0
+    }
 
     @inline(__always)
     func enterCritical() { unsafe record.pointee.critical &+= 1 }
@@ -40,16 +54,6 @@ public struct CurrentThread {
 
     @inline(__always)
     public func leaveCall() { unsafe record.pointee.calls &-= 1 }
-
-    /// The thread's identifier; asked for once per thread and process (`table` changes in a
-    /// forked child, whose thread has another identifier but the same thread-locals).
-    public func identifier(in table: UInt) -> Int32 {
-        if unsafe record.pointee.table != table {
-            unsafe record.pointee.tid = System.threadIdentifier()
-            unsafe record.pointee.table = table
-        }
-        return unsafe record.pointee.tid
-    }
 }
 
 /// A futex lock: 0 free, 1 held, 2 held and somebody sleeps. Zeroed memory is a free lock.

@@ -58,6 +58,8 @@ public struct Job: ~Copyable {
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
     public var isGated: Bool  // (g)
+    /// In a StreamGate behind an earlier job; no queue has it.
+    public var isParked: Bool  // (g)
     /// Set by a canceller; the daemon looks at it when told that cancellations are pending.
     public let cancelRequested: Atomic<Bool>
     public var rwFlags: Int32  // (w)
@@ -86,8 +88,8 @@ public struct Job: ~Copyable {
     public var owner: UInt  // (w) the face's record: a context
     public var userObject: UInt64  // (w) io_event.obj
     public var userData: UInt64  // (w) io_event.data
-    public var sequence: UInt64  // (w) order of submission in the process
-    public var device: UInt64  // (w) identity of the file, for the order gate
+    public var station: UInt  // (w) whose daemons have, or will have, its files
+    public var device: UInt64  // (w) identity of the file, for the gates
     public var inode: UInt64  // (w)
 }
 

@@ -35,7 +35,6 @@ public struct JobTable: ~Copyable {
 
     /// Jobs that are not free.
     public let inUse: Atomic<UInt32>
-    public let sequence: Atomic<UInt64>
 
     /// What the Linux face does with its finished jobs; constant once the face exists.
     /// `publish` makes the event visible, `wake` lets sleepers see it; the program's eventfd is
@@ -80,7 +79,6 @@ public struct JobTable: ~Copyable {
         vectorFreeHead = Job.none
         self.limits = limits
         inUse = Atomic(0)
-        sequence = Atomic(0)
         publish = nil
         wake = nil
     }
@@ -103,6 +101,7 @@ extension Ref where Pointee == JobTable {
         job.it.isBuffered = false
         job.it.isStream = false
         job.it.isGated = false
+        job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)
         job.it.rwFlags = 0
         job.it.ioPriority = 0
@@ -115,7 +114,6 @@ extension Ref where Pointee == JobTable {
         job.it.progress = 0
         job.it.length = 0
         job.it.offset = 0
-        job.it.sequence = it.sequence.add(1, ordering: .relaxed).newValue
         return job
     }
 
@@ -169,6 +167,12 @@ extension Ref where Pointee == JobTable {
     public func reserveVectors(_ job: JobRef, count: Int) -> UInt {
         job.it.vectorCount = UInt32(truncatingIfNeeded: count)
         if count <= Job.inlineVectors { return vectorsAddress(job) }
+        job.it.vectorBlock = borrowVectorBlock()
+        return job.it.vectorBlock == Job.none ? 0 : blockAddress(job.it.vectorBlock)
+    }
+
+    /// A block for `Job.vectorsMax` vectors; `Job.none` when memory is exhausted.
+    public func borrowVectorBlock() -> UInt32 {
         it.lock.lock()
         var block = it.vectorFreeHead
         if block != Job.none {
@@ -182,8 +186,13 @@ extension Ref where Pointee == JobTable {
             it.vectorOpened &+= 1
         }
         it.lock.unlock()
-        job.it.vectorBlock = block
-        return block == Job.none ? 0 : blockAddress(block)
+        return block
+    }
+
+    public func returnVectorBlock(_ block: UInt32) {
+        it.lock.lock()
+        releaseVectorsLocked(block)
+        it.lock.unlock()
     }
 
     /// The address of the job's first vector that is not done.
@@ -213,7 +222,7 @@ extension Ref where Pointee == JobTable {
         }
     }
 
-    private func blockAddress(_ block: UInt32) -> UInt {
+    public func blockAddress(_ block: UInt32) -> UInt {
         it.vectorBase &+ UInt(block) &* UInt(VectorBlock.strideBytes)
     }
 

@@ -58,19 +58,23 @@ public struct OrderGate: ~Copyable {
         if wanted { changes.wake() }
     }
 
-    /// Waits until no deferred read of the file overlaps [offset, offset + length). Not more
-    /// than the kernel's io_submit would have waited, which had done those reads itself.
+    /// Waits until no deferred read of the file overlaps [start, end). Not more than the
+    /// kernel's io_submit would have waited, which had done those reads itself. False at once,
+    /// when there is such a read and the caller may not wait.
     public func awaitReads(
-        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, offset: Int64, length: Int
-    ) {
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
+        mayWait: Bool
+    ) -> Bool {
         while true {
             lock.lock()
             let seen = changes.load(ordering: .acquiring)
-            if !overlapsLocked(
-                table, device: device, inode: inode, offset: offset, length: length)
-            {
+            if !overlapsLocked(table, device: device, inode: inode, start: start, end: end) {
                 lock.unlock()
-                return
+                return true
+            }
+            if !mayWait {
+                lock.unlock()
+                return false
             }
             sleepers.add(1, ordering: .relaxed)
             lock.unlock()
@@ -80,13 +84,13 @@ public struct OrderGate: ~Copyable {
     }
 
     private func overlapsLocked(
-        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, offset: Int64, length: Int
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64
     ) -> Bool {
         var index = head
         while index != Job.none {
             let read = table.job(at: index)
             if read.it.inode == inode && read.it.device == device
-                && offset < read.it.gateEnd && read.it.gateStart < offset &+ Int64(length)
+                && start < read.it.gateEnd && read.it.gateStart < end
             {
                 return true
             }

@@ -84,7 +84,8 @@ public enum System {
         _ = withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
     }
 
-    /// The calling thread's identifier, read once per thread and job table.
+    /// The calling thread's identifier. Not cached: a forked child has the thread-locals of its
+    /// parent, but not its identifiers.
     @inline(__always)
     public static func threadIdentifier() -> Int32 {
         Int32(truncatingIfNeeded: systemCall(Int32(SYS_gettid)))

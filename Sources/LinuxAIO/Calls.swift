@@ -81,6 +81,8 @@ public enum LinuxAIO {
                 return failure(EINVAL)
             }
             defer { face.unpin(context) }
+            let thread = CurrentThread()
+            if !thread.isNested { thread.context = context.address }
             if minimum < 0 || maximum < minimum { return failure(EINVAL) }
             var reaping = Reaping(
                 context: context, minimum: minimum, maximum: maximum, events: events,
@@ -121,6 +123,8 @@ public enum LinuxAIO {
             if face.it.choice == .off { return failure(ENOSYS) }
             guard let context = face.find(address) else { return failure(EINVAL) }
             defer { face.unpin(context) }
+            let thread = CurrentThread()
+            if !thread.isNested { thread.context = context.address }
             return body(face, context)
         }
     }
@@ -151,11 +155,15 @@ extension Ref where Pointee == LinuxFace {
             let job = it.table.job(at: next)
             next = job.it.ownerNext
             if job.it.userObject != iocb { continue }
-            if job.transition(from: .queued, to: .cancelled) {
+            if takeBack(job) {
                 result = failure(EINPROGRESS)
                 break
             }
-            if job.state == .waiting && !job.it.cancelRequested.load(ordering: .relaxed) {
+            // A daemon that has just won it will see the request before it lets it wait.
+            let mayWait = job.it.isStream || job.it.operation == .poll
+            let state = job.state
+            if (state == .waiting || mayWait && state == .running)
+                && !job.it.cancelRequested.load(ordering: .relaxed) {
                 job.it.cancelRequested.store(true, ordering: .releasing)
                 announce = true
                 result = failure(EINPROGRESS)

@@ -44,6 +44,8 @@ struct Context: ~Copyable {
     var inFlight: UInt32  // (c)
     /// Deferred requests that the kernel would have completed in io_submit.
     var overdue: UInt32  // (c)
+    /// Published jobs whose eventfd may not be signalled yet.
+    let unannounced: Atomic<UInt32>
     /// The request queue: deferred jobs in the order of their submission.
     var jobsHead: UInt32  // (c)
     var jobsTail: UInt32  // (c)
@@ -69,6 +71,7 @@ extension Ref where Pointee == Context {
         it.quota = quota
         it.inFlight = 0
         it.overdue = 0
+        it.unannounced.store(0, ordering: .relaxed)
         it.jobsHead = Job.none
         it.jobsTail = Job.none
         it.wantedLeast = .max
@@ -143,6 +146,7 @@ extension Ref where Pointee == Context {
             at: 0)
         it.ring.advanceTail(by: 1)
         it.inFlight &-= 1
+        it.unannounced.add(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
         if job.it.ownerPrevious == Job.none {
             it.jobsHead = job.it.ownerNext

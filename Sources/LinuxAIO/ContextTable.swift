@@ -79,6 +79,7 @@ struct LinuxFace: ~Copyable {
     /// The job table's hook: the eventfd, if any, has been signalled.
     private static func jobAnnounced(_ address: UInt) {
         guard let context = ContextRef(address: address), let face = current else { return }
+        context.it.unannounced.subtract(1, ordering: .sequentiallyConsistent)
         context.wakeSleepers()
         face.unpin(context)
     }
@@ -119,16 +120,20 @@ extension Ref where Pointee == LinuxFace {
     /// name is gone with the move, as in the kernel (fs/aio.c, aio_ring_mremap).
     private func findMovedLocked(_ address: UInt) -> ContextRef? {
         var header = aio_ring()
-        if UserMemory.copyIn(address, &header) != MemoryLayout<aio_ring>.size { return nil }
+        if !it.memory.mayLook
+            || UserMemory.copyIn(address, &header) != MemoryLayout<aio_ring>.size
+        {
+            return nil
+        }
         if header.id >= it.contextCount { return nil }
         let context = it.contexts[header.id]
         let oldAddress = context.it.address.load(ordering: .relaxed)
         if oldAddress == 0 || context.it.isDying.load(ordering: .relaxed)
-            || !isView(of: context, at: address)
+            || isViewLocked(of: context, at: address) != true
         {
             return nil
         }
-        if unlinkLocked(oldAddress) == nil { return nil }
+        unlinkLocked(context)
         context.it.address.store(address, ordering: .sequentiallyConsistent)
         linkLocked(context, at: address)
         return findOnce(address)
@@ -220,7 +225,7 @@ extension Ref where Pointee == LinuxFace {
         let address = UInt(bitPattern: view)
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
-        evicted = unlinkLocked(address)
+        evicted = evictLocked(address)
         evicted?.it.pins.add(1, ordering: .sequentiallyConsistent)
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
@@ -260,26 +265,40 @@ extension Ref where Pointee == LinuxFace {
         return context
     }
 
-    /// Takes a context out of its hash chain, and its events out of the quota.
-    private func unlinkLocked(_ address: UInt) -> ContextRef? {
-        let head = bucket(address)
-        var next = head.it.load(ordering: .relaxed)
-        var previous: ContextRef?
+    /// Takes the context with that name out, if there is one.
+    private func evictLocked(_ address: UInt) -> ContextRef? {
+        var next = bucket(address).it.load(ordering: .relaxed)
         while next != 0 {
             let context = it.contexts[next &- 1]
             if context.it.address.load(ordering: .relaxed) == address {
+                unlinkLocked(context)
+                return context
+            }
+            next = context.it.hashNext
+        }
+        return nil
+    }
+
+    /// Takes a context out of its hash chain, and its events out of the quota; nothing when that
+    /// has been done.
+    private func unlinkLocked(_ context: ContextRef) {
+        let head = bucket(context.it.address.load(ordering: .relaxed))
+        var next = head.it.load(ordering: .relaxed)
+        var previous: ContextRef?
+        while next != 0 {
+            let current = it.contexts[next &- 1]
+            if current == context {
                 if let previous {
                     previous.it.hashNext = context.it.hashNext
                 } else {
                     head.it.store(context.it.hashNext, ordering: .releasing)
                 }
                 it.quotaUsed &-= context.it.quota
-                return context
+                return
             }
-            previous = context
-            next = context.it.hashNext
+            previous = current
+            next = current.it.hashNext
         }
-        return nil
     }
 
     // MARK: io_destroy
@@ -289,9 +308,8 @@ extension Ref where Pointee == LinuxFace {
         let (first, _) = context.it.isDying.compareExchange(
             expected: false, desired: true, ordering: .sequentiallyConsistent)
         if !first { return failure(EINVAL) }
-        let address = context.it.address.load(ordering: .relaxed)
         it.lock.lock()
-        _ = unlinkLocked(address)
+        unlinkLocked(context)
         it.lock.unlock()
         context.wakeAll()
         if context.it.isAdopted.load(ordering: .acquiring) {
@@ -299,14 +317,17 @@ extension Ref where Pointee == LinuxFace {
             return 0
         }
         cancelAll(of: context)
-        unmapView(of: context, at: address)
+        unmapView(of: context)
         // A handler that interrupted a call on this very context cannot wait for that call.
-        if CurrentThread().isNested { return 0 }
+        let thread = CurrentThread()
+        if thread.isNested && thread.context == context.address { return 0 }
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
         while true {
             let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
             context.it.lock.lock()
-            let busy = context.it.inFlight != 0
+            let busy =
+                context.it.inFlight != 0
+                || context.it.unannounced.load(ordering: .sequentiallyConsistent) != 0
             context.it.lock.unlock()
             if !busy { break }
             _ = context.it.changes.wait(while: seen, until: .max)
@@ -315,7 +336,14 @@ extension Ref where Pointee == LinuxFace {
         return 0
     }
 
-    /// Takes every queued job of the context back and asks for the end of those that wait.
+    /// Takes a queued job back; its daemon will finish it. False when a daemon has won it.
+    func takeBack(_ job: JobRef) -> Bool {
+        if !job.transition(from: .queued, to: .cancelled) { return false }
+        it.engine.deliverCancelled(job)
+        return true
+    }
+
+    /// Ends everything of the context that may never end by itself: what waits for readiness.
     func cancelAll(of context: ContextRef) {
         var any = false
         context.it.lock.lock()
@@ -323,24 +351,31 @@ extension Ref where Pointee == LinuxFace {
         while next != Job.none {
             let job = it.table.job(at: next)
             next = job.it.ownerNext
-            if job.state == .queued && job.transition(from: .queued, to: .cancelled) { continue }
-            job.it.cancelRequested.store(true, ordering: .releasing)
-            any = true
+            // I/O on files ends by itself, and an accepted write must be written.
+            if !job.it.isStream && job.it.operation != .poll { continue }
+            if !takeBack(job) {
+                job.it.cancelRequested.store(true, ordering: .releasing)
+                any = true
+            }
         }
         context.it.lock.unlock()
         if any { it.engine.announceCancellations() } else { it.engine.nudge() }
     }
 
     /// Unmaps the program's view unless the program has put something else there.
-    private func unmapView(of context: ContextRef, at address: UInt) {
-        if isView(of: context, at: address) {
+    private func unmapView(of context: ContextRef) {
+        it.lock.lock()
+        let address = context.it.address.load(ordering: .relaxed)
+        if isViewLocked(of: context, at: address) ?? true {
             Memory.unmap(address, bytes: context.it.ring.pages.bytes)
         }
+        it.lock.unlock()
     }
 
     /// True when the address is a view of the context's ring: what is changed through our view is
-    /// found changed through theirs. Where a sandbox forbids the look, the program is believed.
-    private func isView(of context: ContextRef, at address: UInt) -> Bool {
+    /// found changed through theirs. nil where a sandbox forbids the look, or might kill for it.
+    private func isViewLocked(of context: ContextRef, at address: UInt) -> Bool? {
+        if !it.memory.mayLook { return nil }
         guard let mine = Ref<aio_ring>(address: context.it.ring.pages.address) else {
             return false
         }
@@ -350,6 +385,6 @@ extension Ref where Pointee == LinuxFace {
         let copied = UserMemory.copyIn(address, &header)
         mine.it.compat_features = UInt32(AIO_RING_COMPAT_FEATURES)
         if copied == failure(EFAULT) { return false }
-        return copied < 0 || header.compat_features == mark
+        return copied < 0 ? nil : header.compat_features == mark
     }
 }

@@ -63,6 +63,8 @@ extension Ref where Pointee == LinuxFace {
             let slept =
                 reaping.sigmask == 0 || isPoll
                 ? sleepLocked(reaping, isPoll: isPoll) : sleepMaskedLocked(reaping)
+            // A poll is over soon and is no wait to its caller: nothing interrupts it.
+            if isPoll && slept == failure(EINTR) { continue }
             if slept == failure(EINTR) || slept == failure(ETIMEDOUT) {
                 return takeLast(&reaping, slept)
             }
@@ -86,8 +88,9 @@ extension Ref where Pointee == LinuxFace {
     /// kernel's io_submit would have completed: whoever polls after a buffered submit must find
     /// its event.
     private func mustAwaitOverdue(_ reaping: Reaping) -> Bool {
+        // A handler may have interrupted the very io_submit that has yet to hand it over.
         reaping.taken < min(max(reaping.minimum, 1), reaping.maximum)
-            && reaping.context.it.overdue > 0
+            && reaping.context.it.overdue > 0 && !CurrentThread().isNested
     }
 
     /// After a signal or the end of the time: what is there is taken once more.

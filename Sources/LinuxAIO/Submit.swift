@@ -87,6 +87,11 @@ extension Ref where Pointee == LinuxFace {
                 context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0
             }
             if gathered.slots > 0 { context.unreserve(gathered.slots) }
+            // Whoever destroys the context has ended what was in its request queue by then, or
+            // this sees that it is dying.
+            if context.it.isDying.load(ordering: .sequentiallyConsistent) {
+                cancelAll(of: context)
+            }
             return accepted > 0 ? accepted : result
         }
     }
@@ -157,10 +162,7 @@ extension Ref where Pointee == LinuxFace {
                 descriptor: iocb.aio_fildes)
             describeBuffer(iocb, vector, &request)
         case Int(IOCB_CMD_PREADV), Int(IOCB_CMD_PWRITEV):
-            request = Request(
-                operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PREADV) ? .read : .write,
-                descriptor: iocb.aio_fildes)
-            describeVectors(iocb, &request)
+            return startVectors(iocb, address, &batch)
         case Int(IOCB_CMD_FSYNC), Int(IOCB_CMD_FDSYNC):
             request = Request(
                 operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_FSYNC) ? .fsync : .fdatasync,
@@ -181,9 +183,54 @@ extension Ref where Pointee == LinuxFace {
         default:
             return refuseInvalid(iocb, address)
         }
+        return start(&request, iocb, address, &batch)
+    }
+
+    @inline(__always)
+    private func start(
+        _ request: inout Request, _ iocb: iocb, _ address: UInt, _ batch: inout Batch
+    ) -> Outcome {
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
         if !storeKey(iocb, address) { return .refused(failure(EFAULT)) }
         return it.engine.start(&request, &batch)
+    }
+
+    /// A request with an array of vectors. They are copied before anything is transferred: the
+    /// array may lie in a buffer that it describes.
+    @inline(never)
+    private func startVectors(_ iocb: iocb, _ address: UInt, _ batch: inout Batch) -> Outcome {
+        let onStack = 64
+        // The kernel counts vectors in 32 bits.
+        let count = Int(UInt32(truncatingIfNeeded: iocb.aio_nbytes))
+        if count <= onStack {
+            return unsafe withUnsafeTemporaryAllocation(
+                byteCount: onStack &* MemoryLayout<Vector>.stride, alignment: 16
+            ) {
+                startVectors(iocb, address, UInt(bitPattern: $0.baseAddress), count, &batch)
+            }
+        }
+        if count > Job.vectorsMax { return startVectors(iocb, address, 0, count, &batch) }
+        let block = it.table.borrowVectorBlock()
+        if block == Job.none { return .refused(failure(EAGAIN)) }
+        defer { it.table.returnVectorBlock(block) }
+        return startVectors(iocb, address, it.table.blockAddress(block), count, &batch)
+    }
+
+    private func startVectors(
+        _ iocb: iocb, _ address: UInt, _ copy: UInt, _ count: Int, _ batch: inout Batch
+    ) -> Outcome {
+        var request = Request(
+            operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PREADV) ? .read : .write,
+            descriptor: iocb.aio_fildes)
+        describeTransfer(iocb, &request)
+        request.vectors = copy
+        request.bufferError =
+            count > Job.vectorsMax
+            ? failure(EINVAL)
+            : copyVectors(
+                UInt(truncatingIfNeeded: iocb.aio_buf), to: copy, count, &request.length)
+        request.vectorCount = request.bufferError == 0 ? count : 0
+        return start(&request, iocb, address, &batch)
     }
 
     /// -EBADF comes before everything that is wrong with the request's own fields.
@@ -227,41 +274,21 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// An array of vectors: lib/iov_iter.c, import_iovec.
-    private func describeVectors(_ iocb: iocb, _ request: inout Request) {
-        // The kernel counts vectors in 32 bits.
-        let count = Int(UInt32(truncatingIfNeeded: iocb.aio_nbytes))
-        let vectors = UInt(truncatingIfNeeded: iocb.aio_buf)
-        request.vectors = vectors
-        request.vectorCount = count
-        describeTransfer(iocb, &request)
-        if count > Job.vectorsMax {
-            request.bufferError = failure(EINVAL)
-            request.vectorCount = 0
-            return
-        }
-        if count > 0 && Memory.isOutsideUserSpace(vectors) {
-            request.bufferError = failure(EFAULT)
-            request.vectorCount = 0
-            return
-        }
+    /// Copies an array of vectors and adds their lengths up (lib/iov_iter.c, import_iovec). 0 or a
+    /// negated errno.
+    private func copyVectors(
+        _ vectors: UInt, to copy: UInt, _ count: Int, _ length: inout Int
+    ) -> Int {
         for index in 0..<count {
-            let address = vectors &+ UInt(bitPattern: index &* MemoryLayout<Vector>.stride)
+            let step = UInt(bitPattern: index &* MemoryLayout<Vector>.stride)
             var vector = Vector(base: 0, length: 0)
-            if !it.memory.read(at: address, into: &vector) {
-                request.bufferError = failure(EFAULT)
-                return
-            }
-            if vector.length < 0 {
-                request.bufferError = failure(EINVAL)
-                return
-            }
-            if isOutOfRange(vector.base, vector.length) {
-                request.bufferError = failure(EFAULT)
-                return
-            }
-            request.length = min(request.length &+ vector.length, System.transferBytesMax)
+            if !it.memory.read(at: vectors &+ step, into: &vector) { return failure(EFAULT) }
+            if vector.length < 0 { return failure(EINVAL) }
+            if isOutOfRange(vector.base, vector.length) { return failure(EFAULT) }
+            Ref<Vector>(address: copy &+ step)?.it = vector
+            length = min(length &+ vector.length, System.transferBytesMax)
         }
+        return 0
     }
 
     @inline(__always)

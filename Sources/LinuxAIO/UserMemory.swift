@@ -19,6 +19,12 @@ struct UserMemory {
         return UserMemory(isStrict: unsafe value[0] != 0 && value[0] != 48)
     }
 
+    /// True when process_vm_readv may be called: a seccomp filter could kill for it, and only
+    /// who asks for strictness takes that on.
+    var mayLook: Bool {
+        isStrict || systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0
+    }
+
     /// Copies a value in. False for -EFAULT.
     @inline(__always)
     func read<T>(at address: UInt, into value: inout T) -> Bool {

@@ -87,15 +87,19 @@ extension Ref where Pointee == EngineRecord {
     /// Starts a request on the path that suits its file.
     @inline(__always)
     public func start(_ request: inout Request, _ batch: inout Batch) -> Outcome {
-        // The usual case, decided by the hint alone: a read that is in the page cache.
-        if request.operation == .read && request.bufferError | request.priorityError == 0
-            && hint(request.descriptor) == .cached
+        // The usual case, decided by the hint alone: a read from memory. Now and then the hint is
+        // doubted: a descriptor whose file is read with O_DIRECT now would block here for ever.
+        let hinted = hint(request.descriptor)
+        if request.operation == .read && (hinted == .cached || hinted == .memory)
+            && request.bufferError | request.priorityError == 0 && request.offset >= 0
+            && !CurrentThread().isTimeToDoubt()
         {
+            let nowait = hinted == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
             let result = System.transfer(
                 isWrite: false, request.descriptor, request.vectors, request.vectorCount,
-                request.offset, request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
+                request.offset, request.rwFlags | nowait)
             if result == request.length { return .completed(result) }
-            return startSlowly(&request, &batch, attempted: result)
+            return startSlowly(&request, &batch, attempted: hinted == .cached ? result : nil)
         }
         return startSlowly(&request, &batch, attempted: nil)
     }
@@ -109,6 +113,7 @@ extension Ref where Pointee == EngineRecord {
         var facts = FileFacts()
         let found = FileFacts.of(request.descriptor, &facts)
         if found < 0 { return .refused(found) }
+        forgetHint(request.descriptor, unless: facts.kind)
         switch request.operation {
         case .read, .write:
             return startTransfer(&request, &batch, facts, attempted: attempted)
@@ -137,18 +142,19 @@ extension Ref where Pointee == EngineRecord {
         let isWrite = request.operation == .write
         switch facts.kind {
         case .memory:
+            setHint(request.descriptor, .memory)
             return .completed(transferNow(request))
         case .stream:
             return startStream(&request, &batch, facts)
         case .direct:
             if isWrite && mustNotDefer(request, facts) { return .completed(transferNow(request)) }
-            if isWrite { awaitReads(request, &batch, facts) }
+            if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break
         }
         if isWrite {
-            awaitReads(request, &batch, facts)
+            if !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             return .completed(transferNow(request))
         }
         return startBufferedRead(&request, &batch, facts, attempted: attempted)
@@ -162,6 +168,9 @@ extension Ref where Pointee == EngineRecord {
         if hinted == .slow && !isTimeToRetry(descriptor) {
             return postpone(&request, &batch, facts, done: 0)
         }
+        if hinted == .quick && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0 {
+            return readTimed(request)
+        }
         var result =
             attempted
             ?? System.transfer(
@@ -169,7 +178,7 @@ extension Ref where Pointee == EngineRecord {
                 request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
         if result == failure(EOPNOTSUPP) {
             if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
-            return readWithoutNowait(&request, &batch, facts)
+            return readWithoutNowait(request)
         }
         setHint(descriptor, .cached)
         if result == request.length { return .completed(result) }
@@ -189,17 +198,20 @@ extension Ref where Pointee == EngineRecord {
 
     /// A buffered read on a file system that cannot say "not now": plain reads as long as they
     /// are quick, a daemon once one was slow, and now and then another try.
-    private func readWithoutNowait(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
-    ) -> Outcome {
+    private func readWithoutNowait(_ request: Request) -> Outcome {
         let descriptor = request.descriptor
         if FileFacts.kindWithoutNowait(descriptor) == .memory {
+            setHint(descriptor, .memory)
             return .completed(transferNow(request))
         }
+        return readTimed(request)
+    }
+
+    private func readTimed(_ request: Request) -> Outcome {
         let start = System.monotonicNs()
         let result = transferNow(request)
         let isSlow = System.monotonicNs() &- start > FileHints.slowReadNs
-        setHint(descriptor, isSlow ? .slow : .quick)
+        setHint(request.descriptor, isSlow ? .slow : .quick)
         return .completed(result)
     }
 
@@ -212,6 +224,12 @@ extension Ref where Pointee == EngineRecord {
         let isWrite = request.operation == .write
         let mayWait =
             !facts.isNonBlocking && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0
+        if mayWait && !facts.isAnonymous
+            && it.streams.isOccupied(
+                it.table, device: facts.device, inode: facts.inode, isWrite: isWrite)
+        {
+            return postpone(&request, &batch, facts, done: 0)
+        }
         let result = StreamTransfer.attempt(
             isWrite: isWrite, request.descriptor, request.vectors, request.vectorCount,
             request.offset, request.rwFlags)
@@ -233,9 +251,7 @@ extension Ref where Pointee == EngineRecord {
     /// Direct writes that only the submitter can do right: appends, whose place is that of their
     /// submission, and those that exceed RLIMIT_FSIZE, whose signal is the submitter's.
     private func mustNotDefer(_ request: Request, _ facts: FileFacts) -> Bool {
-        if facts.flags & Int(O_APPEND) != 0 || request.rwFlags & Int32(IOCTX_RWF_APPEND) != 0 {
-            return true
-        }
+        if appends(request, facts) { return true }
         var limit = rlimit(rlim_cur: 0, rlim_max: 0)
         let result = withAddress(of: &limit) {
             systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
@@ -249,20 +265,34 @@ extension Ref where Pointee == EngineRecord {
         var facts = FileFacts()
         if FileFacts.of(descriptor, &facts) < 0 { return }
         nudge()
-        it.gate.awaitReads(
-            it.table, device: facts.device, inode: facts.inode, offset: offset, length: length)
+        _ = it.gate.awaitReads(
+            it.table, device: facts.device, inode: facts.inode, start: offset,
+            end: offset &+ Int64(length), mayWait: !CurrentThread().isNested)
     }
 
-    private func awaitReads(_ request: Request, _ batch: inout Batch, _ facts: FileFacts) {
-        if it.gate.count.load(ordering: .acquiring) == 0 { return }
+    /// False when a signal handler would have to wait for what it interrupted.
+    private func awaitReads(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
+        if it.gate.count.load(ordering: .acquiring) == 0 { return true }
         // The reads may be in this very batch.
         handOver(&batch)
         nudge()
-        let isAppend = facts.flags & Int(O_APPEND) != 0
-        it.gate.awaitReads(
-            it.table, device: facts.device, inode: facts.inode,
-            offset: isAppend ? Int64(facts.status.st_size) : request.offset,
-            length: request.length)
+        let size = Int64(facts.status.st_size)
+        var start = request.offset
+        var end = request.offset &+ Int64(request.length)
+        if facts.isRegular && (end > size || appends(request, facts)) {
+            // A longer file changes what a read across its end returns.
+            start = min(start, size)
+            end = .max
+        }
+        return it.gate.awaitReads(
+            it.table, device: facts.device, inode: facts.inode, start: start, end: end,
+            mayWait: !CurrentThread().isNested)
+    }
+
+    private func appends(_ request: Request, _ facts: FileFacts) -> Bool {
+        facts.flags & Int(O_APPEND) != 0 || request.rwFlags & Int32(IOCTX_RWF_APPEND) != 0
     }
 }
 
@@ -283,7 +313,6 @@ enum FileChecks {
         if isWrite ? !facts.isWritable : !facts.isReadable { return failure(EBADF) }
         if facts.kind == .directory { return failure(EINVAL) }
         if request.bufferError != 0 { return request.bufferError }
-        if facts.isPipe || facts.isSocket { return 0 }
         if request.offset < 0 { return failure(EINVAL) }
         let (_, overflow) = request.offset.addingReportingOverflow(Int64(request.length))
         return overflow ? failure(EINVAL) : 0

@@ -58,6 +58,7 @@ public struct EngineRecord: ~Copyable {
     let choice: Engine
     let table: Ref<JobTable>  // constant
     public var gate: OrderGate
+    public let streams: StreamGate
 
     /// Serialises the start of stations; guards everything that says (e).
     let startLock = FutexLock()
@@ -73,7 +74,10 @@ public struct EngineRecord: ~Copyable {
     /// Hints about descriptors: see FileKind.swift.
     let hints: UInt
 
-    private init(choice: Engine, table: Ref<JobTable>, hints: UInt) {
+    private init(
+        choice: Engine, table: Ref<JobTable>, hints: UInt, streams: consuming StreamGate
+    ) {
+        self.streams = streams
         self.choice = choice
         self.table = table
         self.hints = hints
@@ -90,16 +94,11 @@ public struct EngineRecord: ~Copyable {
         guard let engine = Memory.record(EngineRecord.self) else { return nil }
         let hints = Memory.map(
             bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
-        if hints == 0 { return nil }
+        guard hints != 0, let streams = StreamGate() else { return nil }
         unsafe engine.pointer.initialize(
-            to: EngineRecord(choice: choice, table: table, hints: hints))
+            to: EngineRecord(choice: choice, table: table, hints: hints, streams: streams))
         root.it.engine.store(engine.address, ordering: .releasing)
         return engine
-    }
-
-    public static var current: Ref<EngineRecord>? {
-        guard let root = ProcessRoot.current else { return nil }
-        return Ref(address: root.it.engine.load(ordering: .acquiring))
     }
 }
 
@@ -161,7 +160,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func start(_ kind: Engine) -> Int {
-        if kind == .uring && UringProbe.filterKills() { return failure(EPERM) }
+        if UringProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
         let result = station.start()
         if result == 0 { it.station.store(station.address, ordering: .releasing) }
@@ -182,6 +181,13 @@ extension Ref where Pointee == EngineRecord {
         station.it.nextStation = it.stations.load(ordering: .relaxed)
         it.stations.store(station.address, ordering: .releasing)
         return station
+    }
+
+    /// A job was taken back while queued: if the stream gate has it, its daemon gets it now.
+    public func deliverCancelled(_ job: JobRef) {
+        if job.it.isStream && it.streams.unpark(job) {
+            Ref<Station>(address: job.it.station)?.requeue(job)
+        }
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.

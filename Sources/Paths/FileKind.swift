@@ -55,6 +55,7 @@ struct FileFacts {
     var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
     var isWritable: Bool { flags & Int(O_ACCMODE) != Int(O_RDONLY) }
     var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
+    var isAnonymous: Bool { FileType.of(status) == FileType.anonymous }
     var device: UInt64 { UInt64(status.st_dev) }
     var inode: UInt64 { UInt64(status.st_ino) }
 
@@ -79,9 +80,10 @@ struct FileFacts {
         case FileType.directory:
             return .directory
         case FileType.character:
-            // The memory devices (null, zero, full, random, urandom and their neighbours).
-            let major = (status.st_rdev >> 8) & 0xfff
-            return major == 1 ? .memory : .stream
+            // null, zero, full, random, urandom (mem(4)); not kmsg, which waits.
+            let isMemoryDevice = (status.st_rdev >> 8) & 0xfff == 1
+            let minor = status.st_rdev & 0xff
+            return isMemoryDevice && minor >= 3 && minor <= 9 ? .memory : .stream
         default:
             return .stream
         }
@@ -137,6 +139,14 @@ extension Ref where Pointee == EngineRecord {
         let result = Eventfd.check(descriptor)
         if result == 0 { setHint(descriptor, .eventfd) }
         return result
+    }
+
+    /// Drops a hint that has turned out to be about another file.
+    func forgetHint(_ descriptor: Int32, unless kind: FileKind) {
+        let hinted = hint(descriptor)
+        let isBuffered = kind == .cached
+        if hinted == .unknown || hinted == .eventfd || isBuffered || hinted == kind { return }
+        setHint(descriptor, .unknown)
     }
 
     func setHint(_ descriptor: Int32, _ kind: FileKind) {

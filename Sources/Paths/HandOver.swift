@@ -11,13 +11,20 @@ extension Ref where Pointee == EngineRecord {
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
         if batch.station == nil { batch.station = acquireStation() }
-        guard let station = batch.station else { return runInline(request, done: done) }
-        guard let job = it.table.allocate() else { return .refused(failure(EAGAIN)) }
+        let isStream = facts.kind == .stream
+        guard let station = batch.station else {
+            return runInline(request, done: done, isStream: isStream)
+        }
+        guard let job = it.table.allocate() else {
+            // What a stream has taken cannot be taken back: a short count.
+            return done > 0 && isStream ? .completed(done) : .refused(failure(EAGAIN))
+        }
+        job.it.station = station.address
         if request.operation != .notify {
             job.it.heldFile = hold(station, &batch, request.descriptor, facts)
             if job.it.heldFile == Job.none {
                 it.table.free(job, from: .preparing)
-                return runInline(request, done: done)
+                return runInline(request, done: done, isStream: isStream)
             }
         }
         if request.resfd >= 0 {
@@ -27,19 +34,20 @@ extension Ref where Pointee == EngineRecord {
                 found < 0 ? Job.none : holdEventfd(station, &batch, request.resfd, eventfdFacts)
             if eventfd == Job.none {
                 discard(station, &batch, job)
-                return runInline(request, done: done)
+                return runInline(request, done: done, isStream: isStream)
             }
             job.it.heldEventfd = eventfd
         }
         if !describe(job, request, facts) {
             discard(station, &batch, job)
-            return runInline(request, done: done)
+            return runInline(request, done: done, isStream: isStream)
         }
         if done > 0 { it.table.advance(job, by: done) }
         _ = job.transition(from: .preparing, to: .queued)
         if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
             batch.needsManager = true
         }
+        if job.it.isStream { it.streams.enter(it.table, job) }
         if job.it.isBuffered && job.it.operation == .read {
             it.gate.enter(it.table, job)
             // The read that answered "not now" has started the disk; only the copy is left.
@@ -158,8 +166,7 @@ extension Ref where Pointee == EngineRecord {
         }
     }
 
-    /// Takes back a job that could not be completed; nobody else has seen it. A file claimed for
-    /// it alone stays claimed until the batch's other jobs, or none, have used it.
+    /// Takes back a job that could not be completed; nobody else has seen it.
     private func discard(_ station: Ref<Station>, _ batch: inout Batch, _ job: JobRef) {
         release(station, &batch, job.it.heldFile)
         release(station, &batch, job.it.heldEventfd)
@@ -185,10 +192,11 @@ extension Ref where Pointee == EngineRecord {
         job.it.pollEvents = request.pollEvents
         job.it.offset = request.offset
         job.it.length = request.length
-        job.it.device = facts.device
-        job.it.inode = facts.inode
+        // Files without an inode of their own all have the same: no identity.
+        job.it.device = facts.isAnonymous ? 0 : facts.device
+        job.it.inode = facts.isAnonymous ? 0 : facts.inode
         job.it.isStream = facts.kind == .stream && request.operation != .poll
-        job.it.submitter = CurrentThread().identifier(in: it.table.address)
+        job.it.submitter = System.threadIdentifier()
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
@@ -217,7 +225,7 @@ extension Ref where Pointee == EngineRecord {
 
     /// Runs a request in its submitter, as the kernel runs buffered I/O. `done` bytes of it are
     /// transferred already.
-    private func runInline(_ request: Request, done: Int) -> Outcome {
+    private func runInline(_ request: Request, done: Int, isStream: Bool) -> Outcome {
         switch request.operation {
         case .fsync:
             return .completed(systemCall(Int32(SYS_fsync), Int(request.descriptor)))
@@ -228,7 +236,7 @@ extension Ref where Pointee == EngineRecord {
         case .read, .write:
             // From the start again: reading twice is harmless, and what a stream has taken is
             // reported as the short count that it is.
-            if done > 0 && request.offset == -1 { return .completed(done) }
+            if done > 0 && isStream { return .completed(done) }
             return .completed(
                 StreamTransfer.transfer(
                     request.operation == .write, request.descriptor, request.vectors,
@@ -251,7 +259,12 @@ extension Ref where Pointee == Station {
     /// Runs a job of a batch that could not be handed over, inside the io_submit it came with.
     func runInSubmitter(_ job: JobRef) {
         let number = job.it.descriptor
-        _ = job.transition(from: .queued, to: .running)
+        if !job.transition(from: .queued, to: .running) {
+            finish(job, from: .cancelled, result: job.cancelledResult)
+            if job.it.resfd >= 0 { Eventfd.signal(job.it.resfd, count: 1) }
+            announce(job)
+            return
+        }
         let result: Int
         switch job.it.operation {
         case .fsync: result = systemCall(Int32(SYS_fsync), Int(number))

@@ -96,6 +96,13 @@ struct HeldFiles: ~Copyable {
         lock.unlock()
     }
 
+    /// True once the file is on its way to the daemon, or there.
+    mutating func isReady(_ index: UInt32) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        return files[index].it.isReady
+    }
+
     /// The daemons have the file under that number of their private table.
     mutating func arrive(_ index: UInt32, number: Int32) {
         lock.lock()
@@ -164,6 +171,7 @@ struct HeldFiles: ~Copyable {
         var index = files.opened
         while index > first {
             index &-= 1
+            files[index].it.waitingHead = Job.none
             files[index].it.next = freeHead
             freeHead = index
         }

@@ -53,9 +53,24 @@ public struct Notifier {
         self.descriptor = descriptor
         self.signalJob = signalJob
         self.releaseJob = releaseJob
-        // The carrier takes the eventfd to the daemon; the retain of the batch stays ours.
-        _ = station.it.users.add(1, ordering: .sequentiallyConsistent)
+        // The carrier takes the eventfd to the daemon; the batch's hold on the station ends there,
+        // ours stays until `finish`.
+        station.it.users.add(1, ordering: .sequentiallyConsistent)
         engine.handOver(&batch)
+        if !station.it.files.isReady(releaseJob.it.heldEventfd) {
+            // It never got there: the jobs must not reach a daemon that does not have it.
+            for job in 0..<2 {
+                let job = job == 0 ? signalJob : releaseJob
+                if station.it.files.dropReference(job.it.heldEventfd) {
+                    station.it.files.recycle(job.it.heldEventfd)
+                }
+                job.it.heldEventfd = Job.none
+                engine.it.table.free(job, from: .preparing)
+            }
+            System.close(descriptor)
+            station.release()
+            return nil
+        }
     }
 
     /// Makes the eventfd readable. Once; called under the lock that guards the sleeper.

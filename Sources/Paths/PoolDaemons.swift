@@ -15,13 +15,16 @@ import Synchronization
 
 struct PoolDaemons: ~Copyable {
     static let filesPerMessage = 64
+    /// Marks an entry of `awaited` that is a number of files.
+    static let messageMark: UInt32 = 1 << 31
 
     /// The program's end, in the program's table.
     var sender: Int32 = -1
     /// Serialises hand-overs: messages and `awaited` are in the same order, and when the manager
     /// sees a message its jobs are in the queue.
     let sendLock = FutexLock()
-    /// Held files that are on their way: indexes, a circular buffer of `files.capacity`. (sendLock)
+    /// Held files that are on their way: for each message their number, with the mark, and then
+    /// their indexes; a circular buffer of twice `files.capacity`. (sendLock)
     var awaited: UInt = 0
     var awaitedFirst: UInt32 = 0
     var awaitedCount: UInt32 = 0
@@ -77,7 +80,7 @@ extension Ref where Pointee == Station {
     func openSender() -> Int {
         if it.pool.awaited == 0 {
             it.pool.awaited = Memory.map(
-                bytes: Int(it.files.capacity) &* 4, protection: PROT_READ | PROT_WRITE)
+                bytes: Int(it.files.capacity) &* 8, protection: PROT_READ | PROT_WRITE)
             it.pool.lastHeld = Memory.map(
                 bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
             if it.pool.awaited == 0 || it.pool.lastHeld == 0 { return failure(ENOMEM) }
@@ -218,8 +221,9 @@ extension Ref where Pointee == Station {
         it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: count)) }
-        if idle < count
-            && it.pool.workers.load(ordering: .relaxed) < it.table.it.limits.maxAioProcs
+        if idle < it.pool.work.count.load(ordering: .sequentiallyConsistent)
+            && it.pool.workers.load(ordering: .sequentiallyConsistent)
+                < it.table.it.limits.maxAioProcs
         {
             kickPool()
         }
@@ -233,7 +237,7 @@ extension Ref where Pointee == Station {
         guard let slot = lastHeldSlot(descriptor) else { return nil }
         let index = slot.it.load(ordering: .relaxed)
         if index == 0 { return nil }
-        let thread = CurrentThread().identifier(in: it.table.address)
+        let thread = System.threadIdentifier()
         let isSame = it.files.share(index &- 1) { number in
             // KCMP_FILE (0): equal when both numbers lead to one open file description.
             systemCall(
@@ -278,28 +282,39 @@ extension Ref where Pointee == Station {
         }
         let result = sendMessage(&message, files)
         if result < 0 { return result }
-        for position in 0..<files {
-            let index = awaitedSlot(position).it
-            it.files.announce(index)
+        if files > 0 {
+            awaitedSlot(0).it = PoolDaemons.messageMark | UInt32(files)
+            for position in 1...files { it.files.announce(awaitedSlot(position).it) }
+            it.pool.awaitedCount &+= UInt32(files) &+ 1
         }
-        it.pool.awaitedCount &+= UInt32(files)
         it.queue.append(it.table, first: first, last: last, count: count)
         return 0
     }
 
-    /// The place of the `position`-th file after those that are awaited already.
+    /// The `position`-th entry after those that are awaited already.
     private func awaitedSlot(_ position: Int) -> Ref<UInt32> {
         let slot =
-            (it.pool.awaitedFirst &+ it.pool.awaitedCount &+ UInt32(position)) % it.files.capacity
+            (it.pool.awaitedFirst &+ it.pool.awaitedCount &+ UInt32(position))
+            % (it.files.capacity &* 2)
         return unsafe Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4).unsafelyUnwrapped
+    }
+
+    /// Takes the first awaited entry.
+    private func takeAwaited() -> UInt32? {
+        if it.pool.awaitedCount == 0 { return nil }
+        let slot = it.pool.awaitedFirst
+        it.pool.awaitedFirst = (slot &+ 1) % (it.files.capacity &* 2)
+        it.pool.awaitedCount &-= 1
+        return Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4)?.it
     }
 
     /// Adds a file to the message unless the daemons have it, or it is in the message.
     private func addFile(_ index: UInt32, _ message: inout RightsMessage, _ files: inout Int) {
         if index == Job.none || it.files[index].it.isReady { return }
-        for position in 0..<files where awaitedSlot(position).it == index { return }
+        for position in 0..<files where awaitedSlot(position &+ 1).it == index { return }
         message[files] = it.files[index].it.number
-        awaitedSlot(files).it = index
+        // The entry before them is for their number.
+        awaitedSlot(files &+ 1).it = index
         files &+= 1
     }
 
@@ -320,14 +335,16 @@ extension Ref where Pointee == Station {
         }
     }
 
+    /// Makes the manager look around. One attempt: when the socket is full, the manager has
+    /// something to wake up for. A daemon of another station reaches nothing here; the manager
+    /// looks by itself now and then.
     func kickPool() {
-        if CurrentThread().isDaemon {
+        let station = CurrentThread().station
+        if station == address {
             ringManager()
-            return
-        }
-        _ = retryWhileBehind {
+        } else if station == 0 && isGate(it.pool.sender) {
             var message = RightsMessage()
-            return isGate(it.pool.sender) ? sendMessage(&message, 0) : 0
+            _ = sendMessage(&message, 0)
         }
     }
 
@@ -344,9 +361,12 @@ extension Ref where Pointee == Station {
 extension Ref where Pointee == Station {
     /// One turn of the manager. True when it has left.
     fileprivate func manage() -> Bool {
-        // Nobody can reach a lost station, so it looks by itself.
+        // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
+        // sleep too long, for it may be lost without knowing.
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
-        let ready = waitForEvents(lost ? 50 : Int(it.table.it.limits.aiodLifetimeMs))
+        let busy = it.pool.running.load(ordering: .acquiring) != 0
+        let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
+        let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             cancelWaiting()
@@ -390,6 +410,7 @@ extension Ref where Pointee == Station {
     /// there is none.
     private func receiveMessage(discard: Bool) -> Int {
         var message = RightsMessage()
+        var isTruncated = false
         let result = withAddress(of: &message) { controlAddress in
             var header = MessageHeader()
             header.control = controlAddress
@@ -399,26 +420,27 @@ extension Ref where Pointee == Station {
                     Int32(SYS_recvmsg), Int(it.pool.receiver), $0,
                     Int(MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
             }
+            isTruncated = header.flags & Int(MSG_CTRUNC) != 0
             return received < 0 ? received : header.controlBytes
         }
-        if result < RightsMessage.headerBytes { return result }
-        let files = (message.length &- RightsMessage.headerBytes) / 4
+        // A message without files only wakes, unless the table had no room for any of them.
+        if result < RightsMessage.headerBytes && !isTruncated { return result }
+        let files =
+            result < RightsMessage.headerBytes
+            ? 0 : (message.length &- RightsMessage.headerBytes) / 4
         // The sender holds this lock until its jobs are queued, so they are there after it.
-        if !discard { it.pool.sendLock.lock() }
-        for position in 0..<files {
-            if discard {
-                System.close(message[position])
-                continue
-            }
-            let slot = it.pool.awaitedFirst % it.files.capacity
-            guard let awaited = Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4),
-                it.pool.awaitedCount > 0
-            else { break }
-            it.files.arrive(awaited.it, number: message[position])
-            it.pool.awaitedFirst = (slot &+ 1) % it.files.capacity
-            it.pool.awaitedCount &-= 1
+        if discard {
+            for position in 0..<files { System.close(message[position]) }
+            return result
         }
-        if !discard { it.pool.sendLock.unlock() }
+        it.pool.sendLock.lock()
+        let sent = Int((takeAwaited() ?? 0) & ~PoolDaemons.messageMark)
+        for position in 0..<sent {
+            guard let index = takeAwaited() else { break }
+            // What did not arrive is no file: its jobs end with -EBADF.
+            it.files.arrive(index, number: position < files ? message[position] : -1)
+        }
+        it.pool.sendLock.unlock()
         return result
     }
 
@@ -433,6 +455,9 @@ extension Ref where Pointee == Station {
                 _ = job.transition(from: .queued, to: .running)
                 if job.it.pollEvents != 0 { signalEventfd(job.it.heldEventfd) }
                 settle(job, from: .running, result: 0)
+            } else if !mayStart(job) {
+                // Parked; it is not running.
+                it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
             } else if job.it.isStream || job.it.operation == .poll {
                 if job.transition(from: .queued, to: .running) {
                     waitForReadiness(job)
@@ -538,6 +563,7 @@ extension Ref where Pointee == Station {
     private func serveReady(_ index: UInt32) {
         let file = it.files[index]
         var next = file.it.waitingHead
+        if next == Job.none { return }
         file.it.waitingHead = Job.none
         var keptLast = Job.none
         // The jobs hold the file; this keeps it while the last of them finishes.
@@ -593,7 +619,7 @@ extension Ref where Pointee == Station {
 
     private func cancelWaiting() {
         it.table.forEachJob { job in
-            if job.state == .waiting && job.it.cancelRequested.load(ordering: .acquiring)
+            if job.it.station == address && job.state == .waiting && job.it.cancelRequested.load(ordering: .acquiring)
                 && job.it.heldFile != Job.none
             {
                 serveReady(job.it.heldFile)
@@ -622,9 +648,12 @@ extension Ref where Pointee == Station {
                 break
             }
         }
+        // A job may come while this worker is on its way out and counted as there. As long as it
+        // looks for one, the station may not end.
+        it.pool.running.add(1, ordering: .sequentiallyConsistent)
         it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
-        // A job may have come while this worker was on its way out and counted as there.
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOff() }
+        it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 
     private func workOff() {
@@ -650,8 +679,8 @@ extension Ref where Pointee == Station {
         }
         var result: Int
         repeat {
-            result = System.transfer(
-                isWrite: job.it.operation == .write, number, it.table.vectorsAddress(job),
+            result = StreamTransfer.transfer(
+                job.it.operation == .write, number, it.table.vectorsAddress(job),
                 Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
         } while result == failure(EINTR)
         if job.it.ioPriority != 0 { _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0) }
@@ -669,6 +698,8 @@ extension Ref where Pointee == Station {
     }
 
     private func signalEventfd(_ index: UInt32) {
+        // Until it has arrived, the number is one of the program's.
+        if !it.files[index].it.isMoved { return }
         var one: UInt64 = 1
         _ = withAddress(of: &one) {
             systemCall(Int32(SYS_write), Int(it.files[index].it.number), $0, 8)
@@ -690,6 +721,6 @@ extension Ref where Pointee == Station {
             }
             file.it.isWatched = false
         }
-        System.close(file.it.number)
+        if file.it.number >= 0 { System.close(file.it.number) }
     }
 }

@@ -35,9 +35,9 @@ struct Station: ~Copyable {
     /// 1 while the daemon sleeps or is about to; whoever takes it to 0 wakes the daemon.
     let sleeping = Atomic<UInt32>(0)
     let doorbell = Atomic<UInt32>(0)
-    /// Jobs on files that run on the work ring: each of them ends soon, and the daemon looks at
-    /// the queue when it does.
-    let filesRunning = Atomic<UInt32>(0)
+    /// Cold reads that run on the work ring: each of them ends soon, and the daemon looks at the
+    /// queue when it does.
+    let readsRunning = Atomic<UInt32>(0)
 
     /// Device and inode of the descriptor in the program's table that leads here.
     var gateDevice: UInt64 = 0
@@ -140,7 +140,7 @@ extension Ref where Pointee == Station {
         // the queue for the last time.
         let canWait =
             !batch.isUrgent && it.queue.count.load(ordering: .sequentiallyConsistent) < 8
-            && it.filesRunning.load(ordering: .sequentiallyConsistent) > 0
+            && it.readsRunning.load(ordering: .sequentiallyConsistent) > 0
         if !canWait || isAwaited() { ringDoorbell() }
     }
 
@@ -212,7 +212,7 @@ extension Ref where Pointee == Station {
     /// What a thread of ours must not have inherited from the submitter that started it: its
     /// pinning, its scheduling class, and its I/O priority.
     func becomeDaemon(named name: StaticString) {
-        CurrentThread().becomeDaemon()
+        CurrentThread().station = address
         _ = unsafe systemCall(
             Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
         var everywhere = (UInt64.max, UInt64.max, UInt64.max, UInt64.max)
@@ -234,7 +234,8 @@ extension Ref where Pointee == Station {
     func leaveDescriptorTable() -> Int {
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 0, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
-        if result == failure(ENOSYS) {
+        // Old container profiles answer EPERM to calls that they do not know.
+        if result == failure(ENOSYS) || result == failure(EPERM) {
             result = systemCall(Int32(SYS_unshare), 0x400)  // CLONE_FILES
             if result < 0 { return result }
             for descriptor in 0..<Int32(clamping: 65536) { System.close(descriptor) }
@@ -268,12 +269,33 @@ extension Ref where Pointee == Station {
     /// come after, in `announce`.
     func finish(_ job: JobRef, from state: JobState, result: Int) {
         job.it.result = Int64(result)
-        if result == failure(EPIPE) && job.it.operation == .write { raisePipeSignal(job) }
-        it.engine.it.gate.leave(it.table, job)
+        // In the submitter the signal has come by itself.
+        if result == failure(EPIPE) && job.it.operation == .write && CurrentThread().station != 0 {
+            raisePipeSignal(job)
+        }
+        if job.it.isStream {
+            if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
+        } else {
+            it.engine.it.gate.leave(it.table, job)
+        }
         dropHeld(job.it.heldFile)
         job.it.heldFile = Job.none
         _ = job.transition(from: state, to: .finished)
         if job.it.operation != .notify { it.table.it.publish?(job.address) }
+    }
+
+    /// Gives a job that was parked in the stream gate back to its daemon.
+    func requeue(_ job: JobRef) {
+        guard let station = Ref<Station>(address: job.it.station) else { return }
+        station.it.queue.append(it.table, first: job, last: job, count: 1)
+        station.kick()
+    }
+
+    /// For the daemon that took a stream job: true when it may start it now.
+    func mayStart(_ job: JobRef) -> Bool {
+        if !job.it.isStream || it.engine.it.streams.mayStart(it.table, job) { return true }
+        // Cancelled before it was parked: nobody else will give it back.
+        return job.state == .cancelled && it.engine.it.streams.unpark(job)
     }
 
     /// Wakes the sleepers of a published job and frees it.

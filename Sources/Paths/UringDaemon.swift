@@ -172,6 +172,8 @@ extension Ref where Pointee == Station {
                 _ = job.transition(from: .queued, to: .running)
                 if job.it.pollEvents != 0 { signal(job.it.heldEventfd) }
                 publish(job, from: .running, result: 0)
+            } else if !mayStart(job) {
+                continue
             } else if job.transition(from: .queued, to: .running) {
                 submit(job)
             } else {
@@ -237,8 +239,8 @@ extension Ref where Pointee == Station {
         it.uring.running &+= 1
         if job.it.operation == .poll || job.it.isStream {
             _ = job.transition(from: .running, to: .waiting)
-        } else {
-            it.filesRunning.add(1, ordering: .sequentiallyConsistent)
+        } else if job.it.isBuffered {
+            it.readsRunning.add(1, ordering: .sequentiallyConsistent)
         }
     }
 
@@ -265,7 +267,7 @@ extension Ref where Pointee == Station {
     private func cancelRequested() {
         it.table.forEachJob { job in
             let state = job.state
-            if state != .waiting && state != .running
+            if job.it.station != address || state != .waiting && state != .running
                 || !job.it.cancelRequested.load(ordering: .acquiring)
             {
                 return
@@ -302,7 +304,9 @@ extension Ref where Pointee == Station {
     private func complete(_ job: JobRef, _ result: Int) {
         let state: JobState =
             job.it.operation == .poll || job.it.isStream ? .waiting : .running
-        if state == .running { it.filesRunning.subtract(1, ordering: .sequentiallyConsistent) }
+        if state == .running && job.it.isBuffered {
+            it.readsRunning.subtract(1, ordering: .sequentiallyConsistent)
+        }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }
             if state == .waiting { _ = job.transition(from: .waiting, to: .running) }

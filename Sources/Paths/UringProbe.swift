@@ -59,10 +59,12 @@ enum UringProbe {
     /// Not an errno: the child was killed.
     static let killed = -10_000
 
-    /// True when a seccomp filter is active and kills a process that asks for io_uring.
-    static func filterKills() -> Bool {
+    /// True when a seccomp filter is active and kills a process that tries the engine's calls.
+    static func filterKills(_ engine: Engine) -> Bool {
         if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return false }
-        return runInChild { UringProbe.tryUring() } == killed
+        return engine == .uring
+            ? runInChild { UringProbe.tryUring() } == killed
+            : runInChild { UringProbe.tryPrivateTable() } == killed
     }
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
@@ -92,7 +94,10 @@ enum UringProbe {
                 guard let probe = Ref<Probe>(address: UInt(bitPattern: argument)) else { return }
                 if let body = probe.it.body { probe.it.result = body() }
             }, UnsafeMutableRawPointer(probe.pointer))
-        return status < 0 ? Int(status) : probe.it.result
+        // Whoever else may have waited for the child, its answer is in the shared page, or it is
+        // taken for killed.
+        return status < 0 && probe.it.result == killed && status != -ECHILD
+            ? Int(status) : probe.it.result
     }
 
     private struct Probe {
@@ -118,7 +123,10 @@ enum UringProbe {
     static func tryPrivateTable() -> Int {
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 3, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
-        if result == failure(ENOSYS) { result = systemCall(Int32(SYS_unshare), 0x400) }
+        // Old container profiles answer EPERM to calls that they do not know.
+        if result == failure(ENOSYS) || result == failure(EPERM) {
+            result = systemCall(Int32(SYS_unshare), 0x400)  // CLONE_FILES
+        }
         if result < 0 { return result }
         result = systemCall(Int32(SYS_socket), Int(AF_UNIX), Int(SOCK_DGRAM.rawValue), 0)
         return result < 0 ? result : 0

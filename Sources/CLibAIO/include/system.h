@@ -113,9 +113,9 @@ _Static_assert(sizeof(struct ioctx_epoll_event) == sizeof(struct epoll_event), "
 struct ioctx_thread {
     uint32_t critical;
     uint32_t calls;    /* calls of the layer that are open in this thread */
-    int32_t tid;       /* of the process `table` belongs to; 0 when not yet asked for */
-    uint32_t daemon;   /* 1 in a daemon of ours */
-    uintptr_t table;   /* the job table for which `tid` was read */
+    uint32_t requests; /* requests started, to doubt a hint now and then */
+    uintptr_t context; /* the context of the outermost open call */
+    uintptr_t station; /* in a daemon of ours, its station; else 0 */
 };
 
 /* initial-exec: one instruction, and no call into the loader from a signal handler. */

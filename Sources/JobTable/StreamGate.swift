@@ -1,0 +1,152 @@
+// The order of requests on pipes, sockets and terminals that could not be served at once.
+//
+// The kernel's io_submit blocks on such a file until the request is done, so requests in one
+// direction are done one after the other. Here they wait without a thread, and the gate keeps
+// their order: of all deferred jobs on a file in one direction only the first is with a daemon,
+// and a new request is not tried inline while one is deferred. Files without an inode of their
+// own (eventfds, timerfds) have no identity and are not ordered.
+
+import CLibAIO
+import Synchronization
+
+public struct StreamGate: ~Copyable {
+    private static let buckets = 1024
+
+    let lock: FutexLock
+    /// Deferred stream jobs; looked at without the lock to skip the gate.
+    private let count: Atomic<UInt32>
+    /// Address of `buckets` pairs of indexes: first and last job. (g)
+    private let heads: UInt
+
+    private struct Bucket {
+        // Indexes plus one: zeroed memory is an empty bucket.
+        var first: UInt32
+        var last: UInt32
+    }
+
+    public init?() {
+        let address = Memory.map(
+            bytes: Self.buckets &* MemoryLayout<Bucket>.stride,
+            protection: PROT_READ | PROT_WRITE)
+        if address == 0 { return nil }
+        lock = FutexLock()
+        count = Atomic(0)
+        heads = address
+    }
+
+    /// True when a deferred job on that file in that direction comes before a new request.
+    public func isOccupied(
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool
+    ) -> Bool {
+        if count.load(ordering: .acquiring) == 0 { return false }
+        lock.lock()
+        defer { lock.unlock() }
+        var next = bucket(inode, isWrite).it.first
+        while next != 0 {
+            let job = table.job(at: next &- 1)
+            if job.it.inode == inode && job.it.device == device
+                && (job.it.operation == .write) == isWrite
+            {
+                return true
+            }
+            next = job.it.gateNext
+        }
+        return false
+    }
+
+    /// Enters a job behind all others on its file; before it is handed over.
+    public func enter(_ table: Ref<JobTable>, _ job: JobRef) {
+        if job.it.inode == 0 { return }
+        lock.lock()
+        let bucket = bucket(job.it.inode, job.it.operation == .write)
+        job.it.isGated = true
+        job.it.gatePrevious = bucket.it.last
+        job.it.gateNext = 0
+        if bucket.it.last == 0 {
+            bucket.it.first = job.it.index &+ 1
+        } else {
+            table.job(at: bucket.it.last &- 1).it.gateNext = job.it.index &+ 1
+        }
+        bucket.it.last = job.it.index &+ 1
+        count.add(1, ordering: .relaxed)
+        lock.unlock()
+    }
+
+    /// Asked by the daemon that took the job. False when an earlier one is not done: the job is
+    /// parked, and `leave` of that one, or `unpark`, gives it back.
+    public func mayStart(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        if !job.it.isGated { return true }
+        lock.lock()
+        defer { lock.unlock() }
+        job.it.isParked = hasEarlierLocked(table, job)
+        return !job.it.isParked
+    }
+
+    private func hasEarlierLocked(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        var previous = job.it.gatePrevious
+        while previous != 0 {
+            let earlier = table.job(at: previous &- 1)
+            if isSameFile(earlier, job) { return true }
+            previous = earlier.it.gatePrevious
+        }
+        return false
+    }
+
+    /// Takes a finished job out. The next job on its file, if that was parked: the caller queues
+    /// it with its station.
+    public func leave(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
+        if !job.it.isGated { return nil }
+        lock.lock()
+        defer { lock.unlock() }
+        let bucket = bucket(job.it.inode, job.it.operation == .write)
+        let isFirst = !hasEarlierLocked(table, job)
+        let previous = job.it.gatePrevious
+        let next = job.it.gateNext
+        if previous == 0 {
+            bucket.it.first = next
+        } else {
+            table.job(at: previous &- 1).it.gateNext = next
+        }
+        if next == 0 {
+            bucket.it.last = previous
+        } else {
+            table.job(at: next &- 1).it.gatePrevious = previous
+        }
+        job.it.isGated = false
+        count.subtract(1, ordering: .relaxed)
+        var following = isFirst ? next : 0
+        while following != 0 {
+            let later = table.job(at: following &- 1)
+            if isSameFile(later, job) {
+                // A job that is not parked yet will find itself first.
+                if !later.it.isParked { return nil }
+                later.it.isParked = false
+                return later
+            }
+            following = later.it.gateNext
+        }
+        return nil
+    }
+
+    /// Takes a job that was cancelled out of its parking; true when the caller must queue it, so
+    /// that its daemon finishes it.
+    public func unpark(_ job: JobRef) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        let wasParked = job.it.isParked
+        job.it.isParked = false
+        return wasParked
+    }
+
+    private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {
+        one.it.inode == other.it.inode && one.it.device == other.it.device
+            && (one.it.operation == .write) == (other.it.operation == .write)
+    }
+
+    private func bucket(_ inode: UInt64, _ isWrite: Bool) -> Ref<Bucket> {
+        let index = UInt(truncatingIfNeeded: inode &* 2 &+ (isWrite ? 1 : 0)) % UInt(Self.buckets)
+        return unsafe Ref<Bucket>(
+            address: heads &+ index &* UInt(MemoryLayout<Bucket>.stride)
+        ).unsafelyUnwrapped
+    }
+}
