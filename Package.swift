@@ -37,11 +37,22 @@ let package = Package(
         .target(
             name: "LibAIO", dependencies: ["CLibAIO", "LinuxAIO"], exclude: ["libaio.map"],
             swiftSettings: layer),
+        .target(
+            name: "CConformance", exclude: ["reference.txt"],
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(
+            name: "Conformance", dependencies: ["CLibAIO", "CConformance"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
         .executableTarget(
             name: "ioctx",
             dependencies: [
-                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO",
+                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "Conformance",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
+        .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable"]),
+        .testTarget(name: "PathsTests", dependencies: ["CLibAIO", "JobTable", "Paths"]),
+        .testTarget(
+            name: "LinuxAIOTests",
+            dependencies: ["CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO"]),
     ]
 )

@@ -280,13 +280,17 @@ extension Ref where Pointee == Station {
             addFile(current.it.heldEventfd, &message, &files)
             job = current == last ? nil : it.table.job(at: current.it.queueNext)
         }
+        if files == 0 {
+            // The manager does not take the lock for a message that only wakes: jobs first.
+            it.queue.append(it.table, first: first, last: last, count: count)
+            _ = sendMessage(&message, 0)
+            return 0
+        }
         let result = sendMessage(&message, files)
         if result < 0 { return result }
-        if files > 0 {
-            awaitedSlot(0).it = PoolDaemons.messageMark | UInt32(files)
-            for position in 1...files { it.files.announce(awaitedSlot(position).it) }
-            it.pool.awaitedCount &+= UInt32(files) &+ 1
-        }
+        awaitedSlot(0).it = PoolDaemons.messageMark | UInt32(files)
+        for position in 1...files { it.files.announce(awaitedSlot(position).it) }
+        it.pool.awaitedCount &+= UInt32(files) &+ 1
         it.queue.append(it.table, first: first, last: last, count: count)
         return 0
     }

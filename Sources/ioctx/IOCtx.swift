@@ -17,7 +17,7 @@ struct IOCtx: ParsableCommand {
             'ioctx help SUBCOMMAND' has the options and more examples.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Probe.self, Copy.self])
+        subcommands: [Run.self, Probe.self, Copy.self, Verify.self])
 
     static func main() {
         do {
@@ -36,6 +36,9 @@ struct IOCtx: ParsableCommand {
         if let failure = error as? Failure {
             Failure.report("\(name): \(failure.message)")
             Glibc.exit(failure.status)
+        }
+        if let status = error as? ExitCode {
+            Glibc.exit(status.rawValue)
         }
         if exitCode(for: error).isSuccess {
             exit(withError: error)
