@@ -60,8 +60,9 @@ public func io_pgetevents(
 public func io_queue_init(
     _ maxevents: Int32, _ contextp: UnsafeMutablePointer<io_context_t?>?
 ) -> Int32 {
+    if maxevents <= 0 { return -EINVAL }
     if let contextp = unsafe contextp { unsafe contextp.pointee = nil }
-    return maxevents > 0 ? unsafe io_setup(maxevents, contextp) : -EINVAL
+    return unsafe io_setup(maxevents, contextp)
 }
 
 @c @implementation

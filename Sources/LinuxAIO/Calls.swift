@@ -56,9 +56,14 @@ public enum LinuxAIO {
     public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
         if isOff { return failure(ENOSYS) }
         let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
-        var request = CLibAIO.iocb()
-        if !memory.read(at: iocb, into: &request) { return failure(EFAULT) }
-        if request.aio_key != 0 { return failure(EINVAL) }
+        // Of the request the kernel reads the key alone.
+        var key: UInt32 = 0
+        if Memory.isOutsideUserSpace(iocb)
+            || !memory.read(at: iocb &+ UInt(IOCTX_AIO_KEY_OFFSET), into: &key)
+        {
+            return failure(EFAULT)
+        }
+        if key != 0 { return failure(EINVAL) }
         return withContext(context) { face, context in face.cancel(context, UInt64(iocb)) }
     }
 

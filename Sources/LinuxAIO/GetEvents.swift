@@ -26,13 +26,12 @@ struct Reaping {
 }
 
 extension Ref where Pointee == LinuxFace {
-    /// The deadline for a relative time-out (fs/aio.c does not check the values: a negative time
-    /// means for ever).
+    /// The deadline for a relative time-out. fs/aio.c does not check the values: a negative time
+    /// means for ever, too many seconds do (ktime_set), and sums may wrap around.
     static func deadline(_ timeout: timespec) -> UInt64 {
-        let (seconds, overflow) = Int64(timeout.tv_sec).multipliedReportingOverflow(
-            by: 1_000_000_000)
-        let (relative, overflow2) = seconds.addingReportingOverflow(Int64(timeout.tv_nsec))
-        if overflow || overflow2 { return .max }
+        let secondsMax = Int64.max / 1_000_000_000
+        if Int64(timeout.tv_sec) >= secondsMax { return .max }
+        let relative = Int64(timeout.tv_sec) &* 1_000_000_000 &+ Int64(timeout.tv_nsec)
         if relative < 0 { return .max }
         if relative == 0 { return 0 }
         return System.monotonicNs() &+ UInt64(relative)

@@ -191,7 +191,11 @@ extension Ref where Pointee == LinuxFace {
         _ request: inout Request, _ iocb: iocb, _ address: UInt, _ batch: inout Batch
     ) -> Outcome {
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
-        if !storeKey(iocb, address) { return .refused(failure(EFAULT)) }
+        if iocb.aio_key != 0 || it.memory.isStrict {
+            // The kernel finds the file before it stores the key.
+            if !isOpen(iocb.aio_fildes) { return .refused(failure(EBADF)) }
+            if !storeKey(iocb, address) { return .refused(failure(EFAULT)) }
+        }
         return it.engine.start(&request, &batch)
     }
 
@@ -284,6 +288,8 @@ extension Ref where Pointee == LinuxFace {
             var vector = Vector(base: 0, length: 0)
             if !it.memory.read(at: vectors &+ step, into: &vector) { return failure(EFAULT) }
             if vector.length < 0 { return failure(EINVAL) }
+            // A single vector is cut before its range is checked, several are checked whole.
+            if count == 1 { vector.length = min(vector.length, System.transferBytesMax) }
             if isOutOfRange(vector.base, vector.length) { return failure(EFAULT) }
             Ref<Vector>(address: copy &+ step)?.it = vector
             length = min(length &+ vector.length, System.transferBytesMax)

@@ -118,14 +118,13 @@ extension Ref where Pointee == EngineRecord {
         case .read, .write:
             return startTransfer(&request, &batch, facts, attempted: attempted)
         case .fsync, .fdatasync:
-            // Files without an fsync operation: everything but regular files, block devices and
-            // directories (fs/aio.c, aio_fsync).
-            guard facts.isRegular || facts.isBlock || facts.kind == .directory else {
-                return .refused(failure(EINVAL))
-            }
+            // fs/aio.c, aio_fsync.
+            if !FileChecks.hasFsync(request.descriptor, facts) { return .refused(failure(EINVAL)) }
         case .poll:
             let ready = System.readiness(of: request.descriptor, request.pollEvents)
             if ready != 0 { return ready < 0 ? .refused(ready) : .completed(ready) }
+            // A file that nobody can wait for: fs/aio.c, aio_poll.
+            if facts.kind != .stream { return .refused(failure(EINVAL)) }
         case .notify:
             break
         }
@@ -139,6 +138,19 @@ extension Ref where Pointee == EngineRecord {
     ) -> Outcome {
         let refusal = FileChecks.refusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
+        let outcome = chooseTransfer(&request, &batch, facts, attempted: attempted)
+        // Flags that the file does not take are refused, not reported in an event.
+        if case .completed(failure(EOPNOTSUPP)) = outcome, request.rwFlags != 0,
+            !FileChecks.isWriteThatMayNotWait(request, facts)
+        {
+            return .refused(failure(EOPNOTSUPP))
+        }
+        return outcome
+    }
+
+    private func chooseTransfer(
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
+    ) -> Outcome {
         let isWrite = request.operation == .write
         switch facts.kind {
         case .memory:
@@ -220,6 +232,9 @@ extension Ref where Pointee == EngineRecord {
     ) -> Outcome {
         // sock_read_iter and sock_write_iter in net/socket.c.
         if facts.isSocket && request.offset != 0 { return .completed(failure(ESPIPE)) }
+        // The C library's calls never ask such a file for nothing; the kernel's AIO does, and
+        // counters want eight bytes.
+        if facts.isAnonymous && request.length == 0 { return .completed(failure(EINVAL)) }
         if facts.isSocket || facts.isPipe { request.offset = -1 }
         let isWrite = request.operation == .write
         let mayWait =
@@ -293,28 +308,5 @@ extension Ref where Pointee == EngineRecord {
 
     private func appends(_ request: Request, _ facts: FileFacts) -> Bool {
         facts.flags & Int(O_APPEND) != 0 || request.rwFlags & Int32(IOCTX_RWF_APPEND) != 0
-    }
-}
-
-/// The kernel's checks of a read or write, in its order (fs/aio.c aio_prep_rw, aio_read).
-enum FileChecks {
-    /// Flags that plain files take on every kernel that the layer runs on.
-    private static let rwFlagsKnown: Int32 = 0xff
-
-    /// The errno with which io_submit refuses the request, or 0.
-    static func refusal(of request: Request, _ facts: FileFacts) -> Int {
-        if request.priorityError != 0 { return request.priorityError }
-        if request.rwFlags & ~rwFlagsKnown != 0 { return failure(EOPNOTSUPP) }
-        if request.rwFlags & 0x30 == 0x30 { return failure(EINVAL) }  // APPEND with NOAPPEND
-        let isWrite = request.operation == .write
-        if request.rwFlags & 0x40 != 0 && (!isWrite || facts.kind != .direct) {
-            return failure(EOPNOTSUPP)  // ATOMIC
-        }
-        if isWrite ? !facts.isWritable : !facts.isReadable { return failure(EBADF) }
-        if facts.kind == .directory { return failure(EINVAL) }
-        if request.bufferError != 0 { return request.bufferError }
-        if request.offset < 0 { return failure(EINVAL) }
-        let (_, overflow) = request.offset.addingReportingOverflow(Int64(request.length))
-        return overflow ? failure(EINVAL) : 0
     }
 }

@@ -89,21 +89,39 @@ struct FileFacts {
         }
     }
 
+    /// True for files that have a write operation that the kernel's AIO can use. /dev/full and
+    /// files without an inode of their own do not, though write(2) works on some.
+    var hasWrite: Bool {
+        !(kind == .directory || isAnonymous || isFull)
+    }
+
+    /// /dev/full
+    var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
+
     /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.
     static func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
+        switch fileSystemType(descriptor) {
+        case 0x0102_1994, 0x8584_58f6, 0x9584_58f6:  // tmpfs, ramfs, hugetlbfs (statfs(2))
+            return .memory
+        default:
+            return isOnControlFileSystem(descriptor) ? .memory : .quick
+        }
+    }
+
+    /// proc, sysfs, cgroup2, debugfs, tracefs: files that are the kernel's own variables.
+    static func isOnControlFileSystem(_ descriptor: Int32) -> Bool {
+        switch fileSystemType(descriptor) {
+        case 0x9fa0, 0x6265_6572, 0x6367_7270, 0x6462_6720, 0x7472_6163: return true
+        default: return false
+        }
+    }
+
+    private static func fileSystemType(_ descriptor: Int32) -> UInt32 {
         var fileSystem = statfs()
         let result = withAddress(of: &fileSystem) {
             systemCall(Int32(SYS_fstatfs), Int(descriptor), $0)
         }
-        if result < 0 { return .quick }
-        switch UInt32(truncatingIfNeeded: fileSystem.f_type) {
-        // tmpfs, ramfs, hugetlbfs, proc, sysfs, cgroup2, debugfs, tracefs (statfs(2))
-        case 0x0102_1994, 0x8584_58f6, 0x9584_58f6, 0x9fa0, 0x6265_6572, 0x6367_7270, 0x6462_6720,
-            0x7472_6163:
-            return .memory
-        default:
-            return .quick
-        }
+        return result < 0 ? 0 : UInt32(truncatingIfNeeded: fileSystem.f_type)
     }
 }
 

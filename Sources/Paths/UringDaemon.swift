@@ -260,7 +260,9 @@ extension Ref where Pointee == Station {
             entry.it.length = count
         }
         entry.it.offset = UInt64(bitPattern: job.it.offset)
-        entry.it.op_flags = UInt32(bitPattern: job.it.rwFlags)
+        // RWF_HIPRI means nothing without a polled ring, which refuses it; the kernel's AIO
+        // ignores it.
+        entry.it.op_flags = UInt32(bitPattern: job.it.rwFlags & ~1)
         entry.it.ioprio = job.it.ioPriority
     }
 
@@ -317,6 +319,7 @@ extension Ref where Pointee == Station {
         switch job.it.operation {
         case .read, .write: total = totalResult(job, last: result)
         case .poll where result == failure(ECANCELED): total = job.cancelledResult
+        case .poll where result > 0: total = result & Int(job.it.pollEvents)
         default: break
         }
         publish(job, from: state, result: total)

@@ -1,0 +1,152 @@
+// What the kernel's io_submit checks about a request and its file, in the kernel's order
+// (fs/aio.c, aio_prep_rw, aio_read, aio_write and aio_fsync).
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+enum FileChecks {
+    /// The RWF_* flags (preadv2(2)) by what is done about them here.
+    private static let nowait: Int32 = 0x08
+    private static let appendAndNoAppend: Int32 = 0x30
+    private static let atomic: Int32 = 0x40
+    private static let dontCache: Int32 = 0x80
+    /// Flags that every kernel knows that the layer runs on.
+    private static let known: Int32 = 0xff
+
+    /// Flags above `known` of which the running kernel was asked: those that it takes, and those
+    /// that it does not.
+    private static let taken = Atomic<Int32>(0)
+    private static let untaken = Atomic<Int32>(0)
+
+    /// The errno with which io_submit refuses a read or write, or 0.
+    static func refusal(of request: Request, _ facts: FileFacts) -> Int {
+        if request.priorityError != 0 { return request.priorityError }
+        if request.rwFlags != 0 {
+            let result = flagsRefusal(of: request, facts)
+            if result < 0 { return result }
+        }
+        let isWrite = request.operation == .write
+        if isWrite ? !facts.isWritable : !facts.isReadable { return failure(EBADF) }
+        if isWrite ? !facts.hasWrite : !hasRead(request.descriptor, facts) {
+            return failure(EINVAL)
+        }
+        if request.bufferError != 0 { return request.bufferError }
+        if request.offset < 0 { return failure(EINVAL) }
+        let (_, overflow) = request.offset.addingReportingOverflow(Int64(request.length))
+        return overflow ? failure(EINVAL) : 0
+    }
+
+    /// include/linux/fs.h, kiocb_set_rw_flags; before the access mode.
+    private static func flagsRefusal(of request: Request, _ facts: FileFacts) -> Int {
+        let flags = request.rwFlags
+        if flags & ~known != 0 && !kernelTakes(flags & ~known) { return failure(EOPNOTSUPP) }
+        if flags & appendAndNoAppend == appendAndNoAppend { return failure(EINVAL) }
+        let isWrite = request.operation == .write
+        if flags & atomic != 0
+            && !(isWrite && facts.kind == .direct && takesAtomicWrites(request.descriptor))
+        {
+            return failure(EOPNOTSUPP)
+        }
+        if flags & (nowait | dontCache) == 0 { return 0 }
+        if facts.kind == .directory || facts.isFull { return failure(EOPNOTSUPP) }
+        if facts.isAnonymous {
+            let name = AnonymousFile.name(of: request.descriptor)
+            return flags & dontCache != 0 || name == .other ? failure(EOPNOTSUPP) : 0
+        }
+        if facts.kind == .direct && !takes(flags, request.descriptor, facts) {
+            return failure(EOPNOTSUPP)
+        }
+        let isWrongWay = isWrite ? !facts.isWritable : !facts.isReadable
+        if isWrongWay && facts.kind == .cached
+            && FileFacts.kindWithoutNowait(request.descriptor) == .memory
+        {
+            return failure(EOPNOTSUPP)
+        }
+        return 0
+    }
+
+    /// True for a buffered write with RWF_NOWAIT on a file that takes the flag, but not for
+    /// writes: the file system says so in the event.
+    static func isWriteThatMayNotWait(_ request: Request, _ facts: FileFacts) -> Bool {
+        request.operation == .write && request.rwFlags & nowait != 0 && facts.isReadable
+            && facts.kind == .cached && takes(nowait, request.descriptor, facts)
+    }
+
+    /// True when the file takes the flags. Asked with a transfer of one byte at an odd place,
+    /// which O_DIRECT refuses when it has taken the flags; only block devices refuse it for a
+    /// write as well, so of other files that are not readable nothing is known.
+    private static func takes(_ flags: Int32, _ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if !facts.isReadable && !facts.isBlock { return true }
+        return transferByte(
+            isWrite: !facts.isReadable, flags & (nowait | dontCache), descriptor, offset: 1)
+            != failure(EOPNOTSUPP)
+    }
+
+    private static func transferByte(
+        isWrite: Bool, _ flags: Int32, _ descriptor: Int32, offset: Int64
+    ) -> Int {
+        var byte: UInt8 = 0
+        return withAddress(of: &byte) { byteAddress in
+            var vector = Vector(base: UInt(bitPattern: byteAddress), length: 1)
+            return withAddress(of: &vector) {
+                System.transfer(
+                    isWrite: isWrite, descriptor, UInt(bitPattern: $0), 1, offset, flags)
+            }
+        }
+    }
+
+    /// Asks the kernel once for each new flag, with a read of /dev/zero.
+    private static func kernelTakes(_ flags: Int32) -> Bool {
+        if flags & untaken.load(ordering: .relaxed) != 0 { return false }
+        if flags & ~taken.load(ordering: .relaxed) == 0 { return true }
+        let path: StaticString = "/dev/zero"
+        let opened = unsafe systemCall(
+            Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
+            Int(O_RDONLY | O_CLOEXEC))
+        if opened < 0 { return false }
+        let descriptor = Int32(truncatingIfNeeded: opened)
+        for bit in 8..<Int32(32) where flags >> bit & 1 != 0 {
+            if transferByte(isWrite: false, 1 << bit, descriptor, offset: 0) == 1 {
+                taken.bitwiseOr(1 << bit, ordering: .relaxed)
+            } else {
+                untaken.bitwiseOr(1 << bit, ordering: .relaxed)
+            }
+        }
+        System.close(descriptor)
+        return flags & ~taken.load(ordering: .relaxed) == 0
+    }
+
+    /// statx(2), STATX_WRITE_ATOMIC.
+    private static func takesAtomicWrites(_ descriptor: Int32) -> Bool {
+        var status = StatxHead()
+        let path: StaticString = ""
+        let result = withAddress(of: &status) {
+            unsafe systemCall(
+                Int32(SYS_statx), Int(descriptor), Int(bitPattern: path.utf8Start),
+                0x1000, 0x1_0000, $0)  // AT_EMPTY_PATH
+        }
+        return result == 0 && status.attributes & 0x40_0000 != 0
+    }
+
+    /// The beginning of struct statx, and room for the rest of its 256 bytes.
+    private struct StatxHead {
+        var mask: UInt32 = 0
+        var blockBytes: UInt32 = 0
+        var attributes: UInt64 = 0
+        var rest = InlineArray<30, UInt64>(repeating: 0)
+    }
+
+    /// Of the files without an inode of their own, counters and signals can be read.
+    private static func hasRead(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if facts.kind == .directory { return false }
+        return !facts.isAnonymous || AnonymousFile.isReadable(descriptor)
+    }
+
+    /// True when the file has an fsync operation: regular files but those of proc, sysfs and
+    /// their like, block devices and directories.
+    static func hasFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if facts.isRegular { return !FileFacts.isOnControlFileSystem(descriptor) }
+        return facts.isBlock || facts.kind == .directory
+    }
+}
