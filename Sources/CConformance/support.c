@@ -1,0 +1,305 @@
+/* See conformance.h. */
+#include "conformance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/loop.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+int conformance_fork(void)
+{
+    int pid = fork();
+
+    return pid < 0 ? -errno : pid;
+}
+
+int conformance_vfork(int (*body)(void *), void *argument)
+{
+    int pid = vfork();
+
+    if (pid == 0)
+        _exit(body(argument));
+    return pid < 0 ? -errno : pid;
+}
+
+enum { CHILD_STACK_BYTES = 256 * 1024 };
+
+int conformance_clone_vm(int (*body)(void *), void *argument)
+{
+    /* The child may still be on its stack when this function is long over: never freed. */
+    char *stack = malloc(CHILD_STACK_BYTES);
+    int pid = clone(body, stack + CHILD_STACK_BYTES, CLONE_VM | SIGCHLD, argument);
+
+    return pid < 0 ? -errno : pid;
+}
+
+static atomic_int caught;
+static void (*handler_body)(void *);
+static void *handler_argument;
+
+static void on_signal(int number)
+{
+    int saved = errno;
+
+    (void)number;
+    atomic_fetch_add(&caught, 1);
+    if (handler_body)
+        handler_body(handler_argument);
+    errno = saved;
+}
+
+void conformance_on_signal(int number, int flags, void (*body)(void *), void *argument)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = flags};
+
+    sigemptyset(&action.sa_mask);
+    handler_body = body;
+    handler_argument = argument;
+    sigaction(number, &action, NULL);
+}
+
+void conformance_catch(int number, int flags)
+{
+    conformance_on_signal(number, flags, NULL, NULL);
+}
+
+int conformance_caught(void)
+{
+    return atomic_load(&caught);
+}
+
+static uint8_t pattern_byte(uint32_t seed, uint64_t offset)
+{
+    uint64_t word = (offset >> 3) * 0x9e3779b97f4a7c15u + seed * 0xff51afd7ed558ccdu;
+
+    word ^= word >> 29;
+    return (uint8_t)(word >> ((offset & 7) * 8));
+}
+
+void conformance_fill(void *bytes, size_t length, uint32_t seed, uint64_t offset)
+{
+    for (size_t i = 0; i < length; i++)
+        ((uint8_t *)bytes)[i] = pattern_byte(seed, offset + i);
+}
+
+int conformance_has_pattern(const void *bytes, size_t length, uint32_t seed, uint64_t offset)
+{
+    for (size_t i = 0; i < length; i++)
+        if (((const uint8_t *)bytes)[i] != pattern_byte(seed, offset + i))
+            return 0;
+    return 1;
+}
+
+uint32_t conformance_hash(const void *bytes, size_t length)
+{
+    uint32_t hash = 2166136261u;
+
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ ((const uint8_t *)bytes)[i]) * 16777619u;
+    return hash;
+}
+
+uint32_t conformance_load(const void *address)
+{
+    return __atomic_load_n((const uint32_t *)address, __ATOMIC_ACQUIRE);
+}
+
+void conformance_store(void *address, uint32_t value)
+{
+    __atomic_store_n((uint32_t *)address, value, __ATOMIC_RELEASE);
+}
+
+int conformance_forbid(int what, int error)
+{
+    uint32_t answer = error ? SECCOMP_RET_ERRNO | (uint32_t)error : SECCOMP_RET_KILL_PROCESS;
+    struct sock_filter filter[32];
+    unsigned short count = 0;
+    static const struct {
+        int what;
+        uint32_t number;
+    } calls[] = {
+        {CONFORMANCE_FORBID_URING, 425},
+        {CONFORMANCE_FORBID_URING, 426},
+        {CONFORMANCE_FORBID_URING, 427},
+        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_setup},
+        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_submit},
+        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_getevents},
+        {CONFORMANCE_FORBID_CLONE, SYS_clone},
+        {CONFORMANCE_FORBID_CLONE, SYS_clone3},
+    };
+
+    filter[count++] = (struct sock_filter)BPF_STMT(
+        BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (!(what & calls[i].what))
+            continue;
+        filter[count++] = (struct sock_filter)BPF_JUMP(
+            BPF_JMP | BPF_JEQ | BPF_K, calls[i].number, 0, 1);
+        filter[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, answer);
+    }
+    filter[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {.len = count, .filter = filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        return -errno;
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        return -errno;
+    return 0;
+}
+
+/* Between LOOP_CTL_GET_FREE and LOOP_SET_FD another process may take the device. */
+enum { LOOP_ATTEMPTS = 20 };
+
+int conformance_loop(int fd, char *path, size_t size)
+{
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), error = EBUSY;
+
+    if (control < 0)
+        return -errno;
+    for (int attempt = 0; attempt < LOOP_ATTEMPTS && error == EBUSY; attempt++) {
+        int number = ioctl(control, LOOP_CTL_GET_FREE), device;
+
+        if (number < 0) {
+            error = errno;
+            break;
+        }
+        snprintf(path, size, "/dev/loop%d", number);
+        device = open(path, O_RDWR | O_CLOEXEC);
+        if (device < 0) {
+            error = errno;
+            break;
+        }
+        struct loop_config config = {.fd = (uint32_t)fd, .info.lo_flags = LO_FLAGS_AUTOCLEAR};
+
+        if (ioctl(device, LOOP_CONFIGURE, &config) == 0) {
+            close(control);
+            return device;
+        }
+        error = errno;
+        close(device);
+    }
+    close(control);
+    return -error;
+}
+
+int conformance_private_mounts(void)
+{
+    if (unshare(CLONE_NEWNS))
+        return -errno;
+    return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ? -errno : 0;
+}
+
+int conformance_mount(const char *source, const char *target, const char *type, const char *data)
+{
+    return mount(source, target, type, 0, data) ? -errno : 0;
+}
+
+int conformance_set_nonblocking(int fd, int on)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0)
+        return -errno;
+    return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) ? -errno : 0;
+}
+
+int conformance_bytes_readable(int fd)
+{
+    int count = 0;
+
+    return ioctl(fd, FIONREAD, &count) ? -errno : count;
+}
+
+int conformance_spawn(const char *path, char *const arguments[], int output)
+{
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    pid_t child = 0;
+    int error;
+
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+    posix_spawn_file_actions_adddup2(&actions, output, 1);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    error = posix_spawn(&child, path, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return error ? -error : child;
+}
+
+int conformance_set_limit(enum conformance_limit limit, unsigned long value)
+{
+    static const int resources[] = {
+        [CONFORMANCE_LIMIT_FSIZE] = RLIMIT_FSIZE,
+        [CONFORMANCE_LIMIT_NOFILE] = RLIMIT_NOFILE,
+        [CONFORMANCE_LIMIT_MEMLOCK] = RLIMIT_MEMLOCK,
+        [CONFORMANCE_LIMIT_NPROC] = RLIMIT_NPROC,
+    };
+    struct rlimit both = {value, value};
+
+    return setrlimit(resources[limit], &both) ? -errno : 0;
+}
+
+void conformance_alarm_every(long us)
+{
+    struct itimerval interval = {{0, us}, {0, us}};
+
+    setitimer(ITIMER_REAL, &interval, NULL);
+}
+
+int conformance_memfd(const char *name)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+int conformance_pipe(int ends[2], int flags)
+{
+    return pipe2(ends, flags) ? -errno : 0;
+}
+
+int conformance_join(pthread_t thread, double seconds)
+{
+    struct timespec until;
+    long long ns;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    ns = until.tv_nsec + (long long)(seconds * 1e9);
+    until.tv_sec += ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    return -pthread_timedjoin_np(thread, NULL, &until);
+}
+
+_Static_assert(CONFORMANCE_DEEPBIND == RTLD_DEEPBIND, "as the C library has it");
+
+void *conformance_symbol(void *library, const char *name, const char *version)
+{
+    return version ? dlvsym(library, name, version) : dlsym(library, name);
+}
+
+const char *conformance_errno_name(int error)
+{
+    return strerrorname_np(error);
+}
+
+const char *conformance_signal_name(int number)
+{
+    return sigabbrev_np(number);
+}

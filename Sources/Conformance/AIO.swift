@@ -1,0 +1,123 @@
+// The six calls, on either side: raw system calls, or the functions of a libaio.
+//
+// Pointers are plain addresses here, because many cases are about bad ones.
+
+import CConformance
+import CLibAIO
+import Glibc
+
+final class AIO {
+    enum Side: String {
+        case kernel, library
+    }
+
+    private typealias Setup = @convention(c) (UInt32, UInt) -> Int32
+    private typealias Destroy = @convention(c) (UInt) -> Int32
+    private typealias Submit = @convention(c) (UInt, Int, UInt) -> Int32
+    private typealias Cancel = @convention(c) (UInt, UInt, UInt) -> Int32
+    private typealias GetEvents = @convention(c) (UInt, Int, Int, UInt, UInt) -> Int32
+    private typealias PGetEvents = @convention(c) (UInt, Int, Int, UInt, UInt, UInt) -> Int32
+
+    private struct Functions {
+        let setup: Setup
+        let destroy: Destroy
+        let submit: Submit
+        let cancel: Cancel
+        let getevents: GetEvents
+        let pgetevents: PGetEvents
+    }
+
+    let side: Side
+    private let library: UnsafeMutableRawPointer?
+    private let functions: Functions?
+
+    /// The kernel's own.
+    init() {
+        side = .kernel
+        library = nil
+        functions = nil
+    }
+
+    /// Those of the library at `path`, found as the dynamic linker finds it.
+    init(library path: String) throws {
+        // Its own functions before this program's, which has the layer in itself.
+        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
+            throw Skip("\(path) cannot be loaded: \(String(cString: dlerror()))")
+        }
+        func function<F>(_ name: String, _ type: F.Type) throws -> F {
+            guard let symbol = dlsym(handle, name) else { throw Skip("\(path) has no \(name)") }
+            return unsafeBitCast(symbol, to: type)
+        }
+        side = .library
+        library = handle
+        functions = Functions(
+            setup: try function("io_setup", Setup.self),
+            destroy: try function("io_destroy", Destroy.self),
+            submit: try function("io_submit", Submit.self),
+            cancel: try function("io_cancel", Cancel.self),
+            getevents: try function("io_getevents", GetEvents.self),
+            pgetevents: try function("io_pgetevents", PGetEvents.self))
+    }
+
+    /// A function that is no system call, in a version of its own if that is given.
+    func function<F>(_ name: String, version: String? = nil, as type: F.Type) throws -> F {
+        guard let library else { throw Skip("\(name) is no system call") }
+        guard let symbol = conformance_symbol(library, name, version) else {
+            throw Skip("the library has no \(name)")
+        }
+        return unsafeBitCast(symbol, to: type)
+    }
+
+    func setup(_ count: UInt32, _ pointer: UInt) -> Int {
+        if let functions { return Int(functions.setup(count, pointer)) }
+        return call(SYS_io_setup, UInt(count), pointer)
+    }
+
+    func destroy(_ context: UInt) -> Int {
+        if let functions { return Int(functions.destroy(context)) }
+        return call(SYS_io_destroy, context)
+    }
+
+    func submit(_ context: UInt, _ count: Int, _ pointers: UInt) -> Int {
+        if let functions { return Int(functions.submit(context, count, pointers)) }
+        return call(SYS_io_submit, context, UInt(bitPattern: count), pointers)
+    }
+
+    func cancel(_ context: UInt, _ iocb: UInt, _ result: UInt) -> Int {
+        if let functions { return Int(functions.cancel(context, iocb, result)) }
+        return call(SYS_io_cancel, context, iocb, result)
+    }
+
+    func getevents(_ context: UInt, _ least: Int, _ most: Int, _ events: UInt, _ timeout: UInt)
+        -> Int
+    {
+        if let functions { return Int(functions.getevents(context, least, most, events, timeout)) }
+        return call(
+            SYS_io_getevents, context, UInt(bitPattern: least), UInt(bitPattern: most), events,
+            timeout)
+    }
+
+    /// `mask` is the address of a sigset_t; its size in the kernel is 8.
+    func pgetevents(
+        _ context: UInt, _ least: Int, _ most: Int, _ events: UInt, _ timeout: UInt, _ mask: UInt
+    ) -> Int {
+        if let functions {
+            return Int(functions.pgetevents(context, least, most, events, timeout, mask))
+        }
+        var argument: (mask: UInt, size: UInt) = (mask, 8)
+        return withUnsafePointer(to: &argument) {
+            call(
+                SYS_io_pgetevents, context, UInt(bitPattern: least), UInt(bitPattern: most), events,
+                timeout, mask == 0 ? 0 : UInt(bitPattern: $0))
+        }
+    }
+
+    private func call(
+        _ number: Int32, _ a: UInt, _ b: UInt = 0, _ c: UInt = 0, _ d: UInt = 0, _ e: UInt = 0,
+        _ f: UInt = 0
+    ) -> Int {
+        ioctx_syscall(
+            Int(number), Int(bitPattern: a), Int(bitPattern: b), Int(bitPattern: c),
+            Int(bitPattern: d), Int(bitPattern: e), Int(bitPattern: f))
+    }
+}

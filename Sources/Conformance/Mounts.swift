@@ -1,0 +1,112 @@
+// File systems and devices that root can make for a case.
+//
+// Mounts go into a name space of the case's own process, and loop devices free themselves when
+// nothing holds them, so that a crash leaves nothing behind.
+
+import CConformance
+import Glibc
+
+extension Scene {
+    private func folder(_ name: String) -> String {
+        let path = "\(folder)/\(name)"
+        mkdir(path, 0o777)
+        return path
+    }
+
+    private func image(_ bytes: Int) throws -> File {
+        let image = try open("\(folder)/image", O_RDWR | O_CREAT, name: "image")
+        try must("image", Int(ftruncate(image.descriptor, bytes)))
+        return image
+    }
+
+    private func run(_ program: String, _ arguments: [String]) throws {
+        for folder in ["/usr/sbin", "/sbin", "/usr/bin", "/bin"] {
+            let path = "\(folder)/\(program)"
+            guard access(path, X_OK) == 0 else { continue }
+            let words = ([path] + arguments).map { strdup($0) } + [nil]
+            let null = Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC)
+            let child = conformance_spawn(path, words, null)
+            close(null)
+            let end = ending(of: child)
+            if end != "ended with 0" { throw Skip("\(program) \(end)") }
+            return
+        }
+        throw Skip("needs \(program)")
+    }
+
+    private func privateMounts() throws {
+        try needRoot()
+        try must("a mount name space", Int(conformance_private_mounts()))
+    }
+
+    /// A fresh file system of this type in an image, mounted.
+    func mounted(_ type: String, megabytes: Int, options: [String]) throws -> String {
+        if let mounted { return mounted }
+        try privateMounts()
+        let path = "\(folder)/image"
+        let image = try image(megabytes << 20)
+        try run("mkfs.\(type)", options + [path])
+        var device = [CChar](repeating: 0, count: 64)
+        let loop = conformance_loop(image.descriptor, &device, device.count)
+        try must("a loop device", Int(loop))
+        let target = folder("mounted")
+        try must("mounting \(type)", Int(conformance_mount(device, target, type, nil)))
+        close(loop)
+        image.close()
+        chmod(target, 0o777)
+        mounted = target
+        return target
+    }
+
+    func tmpfs(bytes: Int) throws -> String {
+        try privateMounts()
+        let target = folder("tmpfs")
+        try must("mounting tmpfs", Int(conformance_mount("none", target, "tmpfs", "size=\(bytes)")))
+        return target
+    }
+
+    func overlay() throws -> String {
+        if let mounted { return mounted }
+        try privateMounts()
+        let (lower, upper, work) = (folder("lower"), folder("upper"), folder("work"))
+        let target = folder("merged")
+        let options = "lowerdir=\(lower),upperdir=\(upper),workdir=\(work)"
+        try must("mounting overlay", Int(conformance_mount("none", target, "overlay", options)))
+        mounted = target
+        return target
+    }
+
+    /// A loop device over a file of 64 KiB of pattern 1.
+    func loopDevice(_ flags: Int32) throws -> File {
+        try needRoot()
+        let backing = try regular(name: "backing \(flags)")
+        var device = [CChar](repeating: 0, count: 64)
+        let loop = conformance_loop(backing.descriptor, &device, device.count)
+        try must("a loop device", Int(loop))
+        backing.close()
+        // `loop` stays open: it is what holds the device.
+        let name = String(decoding: device.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
+        return try open(name, flags, name: "loop")
+    }
+
+    /// A compressed RAM disk of its own, which the runner takes away again.
+    func zram(_ flags: Int32) throws -> File {
+        try needRoot()
+        let control = Glibc.open("/sys/class/zram-control/hot_add", O_RDONLY | O_CLOEXEC)
+        guard control >= 0 else { throw Skip("needs zram") }
+        var text = [UInt8](repeating: 0, count: 16)
+        let got = read(control, &text, text.count)
+        close(control)
+        let number = String(decoding: text.prefix(max(got - 1, 0)), as: UTF8.self)
+        guard Int(number) != nil else { throw Skip("no zram device can be added") }
+        Transcript.write("Z", number)
+        Folder.write("1048576", to: "/sys/block/zram\(number)/disksize")
+        let device = try open("/dev/zram\(number)", O_RDWR, name: "zram")
+        let buffer = Buffer(Scene.fileBytes)
+        buffer.fill(seed: 1)
+        Glibc.pwrite(device.descriptor, buffer.pointer, buffer.count, 0)
+        Glibc.fsync(device.descriptor)
+        device.close()
+        return try open("/dev/zram\(number)", flags, name: "zram")
+    }
+}

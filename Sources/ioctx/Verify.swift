@@ -1,0 +1,187 @@
+// `ioctx verify`: runs the compatibility suite, in which the kernel's AIO and the layer must agree.
+
+import ArgumentParser
+import Conformance
+import FoundationEssentials
+import Glibc
+
+enum AgainstChoice: String, CaseIterable, ExpressibleByArgument {
+    case kernel, none
+}
+
+struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify",
+        abstract: "Compare the layer with the kernel's own AIO, call by call.",
+        discussion: """
+            Each case makes the same calls twice, on the kernel's AIO by system calls and on
+            libaio.so.1 beside this tool, each in a process of its own; every result must
+            agree. Where the machine has no kernel AIO, answers recorded from a kernel are
+            the reference. Some cases need root, which also lets them mount file systems.
+
+            Examples:
+              ioctx verify
+              ioctx verify --engine threads --only 'poll/*'
+              ioctx verify --library /usr/lib/ioctx/libaio.so.1 --junit report.xml
+              ioctx verify --list
+
+            The last line is 'N passed, N failed, N skipped'. Exit status: 0 when nothing
+            failed, 1 when something did, 77 when all cases were skipped.
+            """)
+
+    static let allSkipped: Int32 = 77
+
+    @Option(help: "What to compare with: kernel, or none for the recorded answers alone.")
+    var against = AgainstChoice.kernel
+
+    @Option(help: ArgumentHelp("Only cases like this: a part of the name, or a shell pattern."))
+    var only: String?
+
+    @Option(help: "Which way of doing I/O the layer may take.")
+    var engine: EngineChoice?
+
+    @Option(help: ArgumentHelp("The library to prove.", valueName: "path"))
+    var library: String?
+
+    @Option(help: ArgumentHelp("Where test files go; on a disk, best.", valueName: "folder"))
+    var dir: String?
+
+    @Option(help: "How many cases run at the same time.")
+    var jobs: Int = 2
+
+    @Option(help: ArgumentHelp("Write the results as JUnit XML, too.", valueName: "file"))
+    var junit: String?
+
+    @Flag(help: "List the cases, and the documented differences among them.")
+    var list = false
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    @Flag(help: ArgumentHelp("Print the kernel's answers, for the reference.", visibility: .hidden))
+    var record = false
+
+    @Option(help: .hidden)
+    var childCase: String?
+
+    @Option(help: .hidden)
+    var childSide: String?
+
+    func validate() throws {
+        guard jobs > 0 else { throw ValidationError("--jobs must be at least 1") }
+    }
+
+    func run() throws {
+        if let childCase, let childSide, let dir {
+            ChildTask(name: childCase, side: childSide, folder: dir, engine: engine?.rawValue).run()
+        }
+        let cases = Catalog.matching(only)
+        guard !cases.isEmpty else {
+            throw Failure("no case is like '\(only ?? "")': see 'ioctx verify --list'")
+        }
+        if list { return try Output.write(json ? listing(cases) : table(cases)) }
+
+        var runner = try makeRunner()
+        if record {
+            try Output.write("# recorded on Linux \(SystemFacts.gather().kernel.release)\n")
+            var failed: (any Error)?
+            runner.record(cases) { _, text in
+                do { try Output.write(text) } catch { failed = error }
+            }
+            if let failed { throw failed }
+            return
+        }
+        if against == .kernel && !Runner.kernelHasAIO {
+            Failure.report("ioctx verify: no kernel AIO here, comparing with recorded answers")
+            runner.usesRecorded = true
+        }
+        try report(cases, runner)
+    }
+
+    private func makeRunner() throws -> Runner {
+        guard let tool = Path("/proc/self/exe").resolved() else {
+            throw Failure("cannot find this tool without /proc")
+        }
+        let wanted = library ?? "\(tool.folder)../lib/libaio.so.1"
+        guard let found = Path(wanted).resolved() else {
+            throw Failure(
+                "cannot find the library '\(wanted)': build it with Scripts/build, or name it "
+                    + "with --library")
+        }
+        let folder = dir ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
+        guard let absolute = Path(folder).resolved(), access(folder, W_OK) == 0 else {
+            throw Failure("cannot write in '\(folder)': name another folder with --dir")
+        }
+        return Runner(
+            tool: tool.description, library: found.description, engine: engine?.rawValue,
+            folder: absolute.description, jobs: jobs, usesRecorded: against == .none
+        ) { task in
+            var arguments = [
+                "verify", "--child-case", task.name, "--child-side", task.side, "--dir",
+                task.folder,
+            ]
+            if let engine = task.engine { arguments += ["--engine", engine] }
+            return arguments
+        }
+    }
+
+    // MARK: Running
+
+    private func report(_ cases: [Case], _ runner: Runner) throws {
+        var results = VerifyResults(
+            reference: runner.usesRecorded
+                ? RecordedReference.description : "Linux \(SystemFacts.gather().kernel.release)",
+            library: runner.library, engine: engine?.rawValue ?? "auto")
+        if runner.usesRecorded && !json {
+            try Output.write("against answers \(RecordedReference.description)\n")
+        }
+        var failed: (any Error)?
+        runner.run(cases) { outcome in
+            results.add(outcome)
+            if json { return }
+            do { try Output.write(VerifyResults.lines(of: outcome)) } catch { failed = error }
+        }
+        if let failed { throw failed }
+        if let junit { try results.writeJUnit(to: junit) }
+        try Output.write(json ? results.json() : results.summary + "\n")
+        if results.failed > 0 { throw ExitCode(EXIT_FAILURE) }
+        if results.passed == 0 { throw ExitCode(Self.allSkipped) }
+    }
+
+    // MARK: Listing
+
+    private func table(_ cases: [Case]) -> String {
+        cases.map { one in
+            var text = one.name + "\n"
+            if let difference = one.difference {
+                text += "     differs: \(difference.reason)\n"
+                for (kernel, layer) in difference.words {
+                    text += "     kernel: \(kernel)\n     layer:  \(layer)\n"
+                }
+            }
+            return text
+        }.joined() + "\(cases.count) cases\n"
+    }
+
+    private struct ListedCase: Encodable {
+        struct Line: Encodable {
+            let kernel: String
+            let layer: String
+        }
+
+        let name: String
+        let reference: String
+        let differs: String?
+        let lines: [Line]?
+    }
+
+    private func listing(_ cases: [Case]) throws -> String {
+        try VerifyResults.encode(
+            cases.map { one in
+                ListedCase(
+                    name: one.name, reference: one.reference.rawValue,
+                    differs: one.difference?.reason,
+                    lines: one.difference?.words.map { .init(kernel: $0.kernel, layer: $0.layer) })
+            })
+    }
+}

@@ -1,0 +1,120 @@
+// The outcomes of `ioctx verify`, as lines, JSON and JUnit XML.
+
+import Conformance
+import FoundationEssentials
+import Glibc
+
+struct VerifyResults: Encodable {
+    struct Result: Encodable {
+        let name: String
+        let status: String
+        let reason: String?
+        let seconds: Double
+        let kernel: [String]
+        let layer: [String]
+    }
+
+    let schema = 1
+    let reference: String
+    let library: String
+    let engine: String
+    private(set) var passed = 0
+    private(set) var failed = 0
+    private(set) var skipped = 0
+    private(set) var cases: [Result] = []
+
+    private enum CodingKeys: String, CodingKey {
+        case schema, reference, library, engine, passed, failed, skipped, cases
+    }
+
+    init(reference: String, library: String, engine: String) {
+        self.reference = reference
+        self.library = library
+        self.engine = engine
+    }
+
+    var summary: String { "\(passed) passed, \(failed) failed, \(skipped) skipped" }
+
+    mutating func add(_ outcome: Outcome) {
+        let status: (name: String, reason: String?)
+        switch outcome.verdict {
+        case .passed:
+            passed += 1
+            status = ("passed", nil)
+        case .failed(let why):
+            failed += 1
+            status = ("failed", why)
+        case .skipped(let reason):
+            skipped += 1
+            status = ("skipped", reason)
+        }
+        cases.append(
+            Result(
+                name: outcome.name, status: status.name, reason: status.reason,
+                seconds: outcome.seconds, kernel: outcome.reference, layer: outcome.layer))
+    }
+
+    static func lines(of outcome: Outcome) -> String {
+        switch outcome.verdict {
+        case .passed: return "ok   \(outcome.name)\n"
+        case .skipped(let reason): return "skip \(outcome.name): \(reason)\n"
+        case .failed(let why):
+            var text = "FAIL \(outcome.name)" + (why.map { ": \($0)" } ?? "") + "\n"
+            for line in outcome.reference { text += "     kernel: \(line)\n" }
+            for line in outcome.layer { text += "     layer:  \(line)\n" }
+            return text
+        }
+    }
+
+    static func encode(_ value: some Encodable) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
+    }
+
+    func json() throws -> String {
+        try Self.encode(self)
+    }
+
+    // MARK: JUnit
+
+    func writeJUnit(to path: String) throws {
+        var text = """
+            <?xml version="1.0" encoding="UTF-8"?>
+            <testsuite name="ioctx verify" tests="\(cases.count)" failures="\(failed)" \
+            skipped="\(skipped)">
+
+            """
+        for one in cases {
+            let name = Self.escaped(one.name)
+            text += "  <testcase name=\"\(name)\" time=\"\(one.seconds)\">"
+            let reason = Self.escaped(one.reason ?? "")
+            if one.status == "skipped" { text += "<skipped message=\"\(reason)\"/>" }
+            if one.status == "failed" {
+                let lines = one.kernel.map { "kernel: \($0)" } + one.layer.map { "layer: \($0)" }
+                text += "<failure message=\"\(reason)\">"
+                text += Self.escaped(lines.joined(separator: "\n")) + "</failure>"
+            }
+            text += "</testcase>\n"
+        }
+        text += "</testsuite>\n"
+        let descriptor = Path(path).withCString {
+            open($0, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        }
+        guard descriptor >= 0 else { throw Failure.system("cannot write '\(path)'", errno) }
+        defer { close(descriptor) }
+        try Output.write(text, to: descriptor)
+    }
+
+    private static func escaped(_ text: String) -> String {
+        text.reduce(into: "") { result, character in
+            switch character {
+            case "&": result += "&amp;"
+            case "<": result += "&lt;"
+            case ">": result += "&gt;"
+            case "\"": result += "&quot;"
+            default: result.append(character)
+            }
+        }
+    }
+}
