@@ -27,8 +27,19 @@ public enum Eventfd {
         var status = stat()
         if System.status(of: descriptor, into: &status) < 0 || !isAnonymous(status) { return }
         var value = count
-        _ = withAddress(of: &value) {
-            systemCall(Int32(SYS_write), Int(descriptor), $0, 8)
+        var left = count
+        while left > 0 {
+            let result = withAddress(of: &value) {
+                systemCall(Int32(SYS_write), Int(descriptor), $0, 8)
+            }
+            if result == 8 {
+                left &-= value
+            } else if value > 1 && result == failure(EAGAIN) {
+                // Nearly full: the kernel's own signalling stops at the highest value.
+                value = 1
+            } else {
+                return
+            }
         }
     }
 

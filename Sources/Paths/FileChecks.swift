@@ -69,8 +69,10 @@ enum FileChecks {
     /// True for a buffered write with RWF_NOWAIT on a file that takes the flag, but not for
     /// writes: the file system says so in the event.
     static func isWriteThatMayNotWait(_ request: Request, _ facts: FileFacts) -> Bool {
-        request.operation == .write && request.rwFlags & nowait != 0 && facts.isReadable
-            && facts.kind == .cached && takes(nowait, request.descriptor, facts)
+        request.operation == .write && request.rwFlags & nowait != 0 && facts.kind == .cached
+            && (facts.isReadable
+                ? takes(nowait, request.descriptor, facts)
+                : FileFacts.isOnWaitingFileSystem(request.descriptor, facts))
     }
 
     /// True when the file takes the flags. Asked with a transfer of one byte at an odd place,

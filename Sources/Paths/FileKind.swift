@@ -116,6 +116,16 @@ struct FileFacts {
         }
     }
 
+    /// ext4, xfs, btrfs and most block devices: their buffered reads take RWF_NOWAIT. For files
+    /// that are open for writing only, where it cannot be tried.
+    static func isOnWaitingFileSystem(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if facts.isBlock { return true }
+        switch fileSystemType(descriptor) {
+        case 0xef53, 0x5846_5342, 0x9123_683e: return true
+        default: return false
+        }
+    }
+
     private static func fileSystemType(_ descriptor: Int32) -> UInt32 {
         var fileSystem = statfs()
         let result = withAddress(of: &fileSystem) {

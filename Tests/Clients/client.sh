@@ -1,0 +1,103 @@
+# What the client scripts share; read with `source`. A script's first argument is the engine: one of
+# IOCTX_ENGINE's values, or `kernel` to run the same cases on the kernel's own AIO as the reference.
+
+# shellcheck source=../../Scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../Scripts/lib.sh"
+
+engine=${1:-auto}
+# IOCTX_DIST names another build to test, such as an installed one.
+dist=${IOCTX_DIST:-$root/dist}
+tool=$dist/bin/ioctx
+preloaded=$dist/lib/libioctx.so
+failures=0
+
+# O_DIRECT and cold reads need a disk, which /tmp often is not.
+mkdir -p "${TMPDIR:-$root/.build-tests}"
+work=$(mktemp -d "${TMPDIR:-$root/.build-tests}/client-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# layer COMMAND...: runs a program on the engine under test, bounded in time.
+layer() {
+    if [[ $engine == kernel ]]; then
+        timeout -k 5 "${limit:-60}" "$@"
+    else
+        timeout -k 5 "${limit:-60}" "$tool" run --engine "$engine" -- "$@"
+    fi
+}
+
+# try NAME FUNCTION [ARGUMENTS]: one case. It fails at the function's first failing command; what it
+# printed is shown then.
+try() {
+    local name=$1 status=0
+    shift
+    rm -f "$work/reason" "$work/last"
+    mkdir -p "$work/case"
+    # In the background, because `set -e` does not hold inside a condition.
+    (
+        set -e
+        cd "$work/case"
+        "$@"
+    ) >"$work/log" 2>&1 &
+    wait "$!" || status=$?
+    if ((status != 0)); then
+        printf 'FAIL %s: expected exit status 0 got %d: %s\n' "$name" "$status" "$(last_line)"
+        sed 's/^/    /' "$work/log" | tail -12
+        failures=$((failures + 1))
+    elif [[ -s $work/reason ]]; then
+        printf 'skip %s: %s\n' "$name" "$(<"$work/reason")"
+    else
+        printf 'ok %s\n' "$name"
+    fi
+    end_leftovers
+    rm -rf "$work/case"
+}
+
+# fio's jobs are in sessions of their own, where a time-out does not reach them. What still runs in
+# the case's folder, the case has started.
+end_leftovers() {
+    local process
+    for process in /proc/[0-9]*; do
+        if [[ $(readlink "$process/cwd" 2>/dev/null) == "$work"/case* ]]; then
+            kill -KILL "${process#/proc/}" 2>/dev/null || true
+        fi
+    done
+}
+
+last_line() {
+    tail -1 "$work/log" | tr -d '\r'
+}
+
+# Within a case.
+skip() {
+    printf '%s\n' "$*" >"$work/reason"
+    exit 0
+}
+
+fail() {
+    printf '%s\n' "$*"
+    exit 1
+}
+
+expect_equal() {
+    [[ $2 == "$3" ]] || fail "$1: expected '$2' got '$3'"
+}
+
+# Proves that a program's io_* calls are bound to the library under test and the system's libaio is
+# not even mapped: the dynamic linker says which symbol went where.
+expect_served() {
+    [[ $engine != kernel ]] || return 0
+    rm -f "$work"/bindings.*
+    LD_DEBUG=bindings,files LD_DEBUG_OUTPUT=$work/bindings layer "$@"
+    local symbol
+    for symbol in '\(io_setup\|io_queue_init\)' io_submit; do
+        grep -qh "to $preloaded .*normal symbol .$symbol'" "$work"/bindings.* ||
+            fail "$symbol is not bound to $preloaded"
+    done
+    if grep -h "calling init: .*/libaio\.so" "$work"/bindings.*; then
+        fail "the system's libaio is loaded too"
+    fi
+}
+
+finish() {
+    exit "$((failures > 0))"
+}

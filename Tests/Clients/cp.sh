@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Proves that `ioctx cp` copies every byte through the layer, whatever the file's size, and that a copy
+# which cannot be finished says so and leaves nothing under the destination's name.
+
+source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+if [[ $engine == kernel ]]; then die "ioctx cp has no reference: name an engine"; fi
+
+copy() {
+    IOCTX_ENGINE=$engine timeout -k 5 "${limit:-60}" "$tool" cp "$@"
+}
+
+same() {
+    copy "${@:3}" "$1" "$2"
+    cmp "$1" "$2"
+}
+
+gigabyte() {
+    local limit=120 before after
+    (($(df --output=avail -B1M . | tail -1) > 4096)) || skip "less than 4 GiB are free in $PWD"
+    head -c 1G /dev/urandom >source
+    before=$(sha256sum <source)
+    copy source copy
+    after=$(sha256sum <copy)
+    expect_equal "sha256" "$before" "$after"
+    expect_equal "size" $((1 << 30)) "$(stat -c %s copy)"
+    copy --direct --depth 8 --block-size 1m source direct
+    expect_equal "sha256 of the direct copy" "$before" "$(sha256sum <direct)"
+}
+
+odd_sizes() {
+    local size
+    for size in 0 1 511 512 513 4095 4096 4097 65535 65536 65537 1048577 10000019; do
+        head -c "$size" /dev/urandom >source
+        same source copy
+        same source copy2 --depth 1 --block-size 4k
+        same source copy3 --depth 128 --block-size 64k --verify
+    done
+}
+
+direct_odd_sizes() {
+    dd if=/dev/zero of=direct bs=4096 count=1 oflag=direct 2>/dev/null ||
+        skip "the file system of $PWD refuses O_DIRECT"
+    local size
+    for size in 0 1 513 4096 4097 1048577; do
+        head -c "$size" /dev/urandom >source
+        same source copy --direct
+    done
+}
+
+sparse() {
+    head -c 1M /dev/urandom >source
+    truncate -s 20M source
+    head -c 777 /dev/urandom >>source
+    same source copy --verify
+}
+
+from_zero() {
+    copy --size 10m /dev/zero copy
+    head -c 10M /dev/zero | cmp - copy
+    copy --size 12345 /dev/zero copy
+    head -c 12345 /dev/zero | cmp - copy
+}
+
+overwrites() {
+    head -c 5M /dev/urandom >source
+    head -c 9M /dev/urandom >copy
+    same source copy
+}
+
+quiet_without_terminal() {
+    head -c 1M /dev/urandom >source
+    copy source copy >out 2>err
+    if grep -q $'[\r\e]' err; then fail "a progress bar went to a file"; fi
+}
+
+refused() {
+    local status=0
+    copy "$@" >out 2>err || status=$?
+    ((status != 0 && status != 124 && status != 137)) || fail "expected a failure got status $status"
+    [[ -s err ]] || fail "it failed without a word"
+}
+
+missing_source() {
+    refused nothing copy
+    [[ ! -e copy ]]
+    mkdir folder
+    refused folder copy
+    [[ ! -e copy ]]
+}
+
+full_disk() {
+    ((EUID == 0)) || skip "mounting a small tmpfs needs root"
+    mkdir small
+    mount -t tmpfs -o size=2m ioctx-test small 2>/dev/null || skip "tmpfs cannot be mounted here"
+    # shellcheck disable=SC2064  # the folder as it is now
+    trap "umount '$PWD/small'" EXIT
+    head -c 8M /dev/urandom >source
+    refused source small/copy
+    expect_equal "left in the destination's folder" "" "$(ls -A small)"
+    echo kept >small/old
+    refused source small/old
+    expect_equal "the old file" kept "$(cat small/old)"
+    grep -qi 'space' err || fail "the message does not say that the disk is full: $(cat err)"
+}
+
+try cp_1_gib gigabyte
+try cp_odd_sizes odd_sizes
+try cp_direct_odd_sizes direct_odd_sizes
+try cp_sparse sparse
+try cp_from_dev_zero from_zero
+try cp_over_a_longer_file overwrites
+try cp_is_quiet_without_a_terminal quiet_without_terminal
+try cp_refuses_what_it_cannot_read missing_source
+try cp_on_a_full_disk_leaves_nothing full_disk
+finish

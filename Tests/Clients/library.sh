@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Proves that the libraries are what a distribution and the dynamic linker expect of a libaio, that
+# they take the system's place, and that IOCTX_ENGINE is read as documented.
+
+source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+need_commands gcc:gcc readelf:binutils nm:binutils ldconfig:libc-bin
+
+lib=$dist/lib
+libraries=(libaio.so.1 libaio.so.1t64 libioctx.so)
+programs=$root/.build-tests/programs
+
+exports() {
+    nm -D --defined-only --with-symbol-versions "$1" | awk '$2 != "A" { print $NF }' | LC_ALL=C sort
+}
+
+system_libaio() {
+    ldconfig -p | awk '/libaio\.so\.1(t64)? .*(x86-64|AArch64)/ && !found { print $NF; found = 1 }'
+}
+
+symbols() {
+    local library
+    [[ -e $(system_libaio) ]] || fail "the system's libaio is not installed"
+    exports "$(system_libaio)" >system
+    expect_equal "symbols in the system's library" 13 "$(wc -l <system)"
+    for library in "${libraries[@]}"; do
+        exports "$lib/$library" >ours
+        diff system ours || fail "$library exports other symbols (< the system's, > ours)"
+    done
+}
+
+dynamic_entries() {
+    readelf -dW "$lib/$1" | sed -n "s/.*($2).*\[\(.*\)\]/\1/p"
+}
+
+dependencies() {
+    local library
+    for library in "${libraries[@]}"; do
+        expect_equal "what $library needs" libc.so.6 "$(dynamic_entries "$library" NEEDED)"
+        expect_equal "RPATH of $library" "" "$(dynamic_entries "$library" 'R.*PATH')"
+    done
+}
+
+sonames() {
+    expect_equal libaio.so.1 libaio.so.1 "$(dynamic_entries libaio.so.1 SONAME)"
+    expect_equal libaio.so.1t64 libaio.so.1t64 "$(dynamic_entries libaio.so.1t64 SONAME)"
+    # This name satisfies a program's own need of libaio.so.1.
+    expect_equal libioctx.so libaio.so.1 "$(dynamic_entries libioctx.so SONAME)"
+}
+
+old_glibc() {
+    local library newest
+    for library in "${libraries[@]}"; do
+        newest=$(readelf -VW "$lib/$library" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' |
+            sort -V | tail -1)
+        [[ $(printf '%s\n2.34\n' "$newest" | sort -V | tail -1) == 2.34 ]] ||
+            fail "$library needs GLIBC_$newest"
+    done
+}
+
+small_and_hardened() {
+    local library size
+    for library in "${libraries[@]}"; do
+        size=$(stat -Lc %s "$lib/$library")
+        ((size < 300 * 1024)) || fail "$library has $size bytes"
+        readelf -lW "$lib/$library" >segments
+        grep -q 'GNU_STACK.* RW ' segments || fail "$library has an executable stack"
+        ! grep -q 'LOAD.* RWE ' segments || fail "$library has a segment to write and to execute"
+        readelf -dW "$lib/$library" >dynamic
+        ! grep -q TEXTREL dynamic || fail "$library has text relocations"
+        # Its threads outlive a dlclose.
+        grep -q 'FLAGS_1.*NODELETE' dynamic || fail "$library can be unloaded"
+    done
+}
+
+takes_the_systems_place() {
+    expect_served "$programs/every_function" contexts_have_a_ring pread_reads_what_is_there
+    # And by its name alone, as a distribution would install it.
+    local library
+    for library in libaio.so.1 libaio.so.1t64; do
+        mkdir -p "$library"
+        cp -L "$lib/$library" "$library/libaio.so.1"
+        LD_LIBRARY_PATH=$PWD/$library LD_DEBUG=bindings LD_DEBUG_OUTPUT=$PWD/bound \
+            AIO_UNDER_TEST=$PWD/$library/libaio.so.1 "$programs/every_function"
+        grep -qh "to $PWD/$library/libaio.so.1 .*normal symbol .io_submit'" bound.* ||
+            fail "io_submit is not bound to $library"
+        rm -f bound.*
+    done
+}
+
+switched_off() {
+    LD_PRELOAD=$preloaded AIO_UNDER_TEST=$preloaded "$programs/switched_off" >out || fail "$(<out)"
+    expect_equal "cases" 2 "$(grep -c '^ok' out)"
+}
+
+# The variable is read at the first io_setup of a process, and complained about once.
+unknown_engine() {
+    IOCTX_ENGINE=nonsense LD_PRELOAD=$preloaded AIO_UNDER_TEST=$preloaded \
+        "$programs/every_function" contexts_have_a_ring >out 2>err || fail "$(cat out err)"
+    expect_equal "lines on stderr" 1 "$(wc -l <err)"
+    grep -q IOCTX_ENGINE err || fail "the complaint does not name the variable: $(<err)"
+    IOCTX_ENGINE=nonsense LD_PRELOAD=$preloaded /bin/true 2>err
+    expect_equal "stderr of a program without AIO" "" "$(<err)"
+    local known
+    for known in auto uring threads; do
+        IOCTX_ENGINE=$known LD_PRELOAD=$preloaded AIO_UNDER_TEST=$preloaded \
+            "$programs/every_function" contexts_have_a_ring >out 2>err || fail "$(cat out err)"
+        expect_equal "stderr with $known" "" "$(<err)"
+    done
+}
+
+try library_test_programs_build "$root/Tests/Programs/build" every_function switched_off
+try library_has_libaios_symbols symbols
+try library_needs_libc_only dependencies
+try library_sonames sonames
+try library_runs_on_old_glibc old_glibc
+try library_is_small_and_hardened small_and_hardened
+try library_takes_the_systems_place takes_the_systems_place
+try library_can_be_switched_off switched_off
+try library_complains_once_of_an_unknown_engine unknown_engine
+finish

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Proves that `ioctx run` gives a program nothing but the library, that its exit status is the
+# program's or says what went wrong, and that help, version and probe answer.
+
+source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+need_commands jq:jq gcc:gcc
+
+# status WANTED COMMAND...
+status() {
+    local wanted=$1 got=0
+    shift
+    timeout -k 5 30 "$@" >out 2>err || got=$?
+    expect_equal "status of $*" "$wanted" "$got"
+}
+
+exit_statuses() {
+    status 0 "$tool" run -- true
+    status 1 "$tool" run -- false
+    status 42 "$tool" run -- sh -c 'exit 42'
+    status 42 "$tool" run sh -c 'exit 42'
+    status 127 "$tool" run -- no-such-program
+    status 127 "$tool" run -- ./no-such-program
+    touch data
+    status 126 "$tool" run -- ./data
+    status 125 "$tool" run
+    status 125 "$tool" run --no-such-option -- true
+    IOCTX_LIBRARY=$PWD/none status 125 "$tool" run -- true
+    [[ -s err ]] || fail "no word about the missing library"
+}
+
+arguments_pass_through() {
+    "$tool" run -- printf '<%s>' '' 'a b' --engine $'new\nline' -- >out
+    expect_equal "arguments" "$(printf '<%s>' '' 'a b' --engine $'new\nline' --)" "$(<out)"
+    expect_equal "stdin" hello "$(printf hello | "$tool" run -- cat)"
+}
+
+environment() {
+    expect_equal LD_PRELOAD "$preloaded" "$("$tool" run -- printenv LD_PRELOAD)"
+    expect_equal IOCTX_ENGINE threads "$("$tool" run --engine threads -- printenv IOCTX_ENGINE)"
+    local other
+    other=$(ldconfig -p | awk '/libm\.so\.6/ && !found { print $NF; found = 1 }')
+    LD_PRELOAD=$other "$tool" run -- printenv LD_PRELOAD >out
+    if ! grep -q "$preloaded" out || ! grep -q "$other" out; then
+        fail "LD_PRELOAD became $(<out)"
+    fi
+}
+
+signals() {
+    status 143 "$tool" run -- sh -c 'kill -TERM $$'
+    "$tool" run -- sleep 60 &
+    local pid=$! got=0 i
+    for ((i = 0; i < 100; i++)); do
+        if [[ $(cat "/proc/$pid/comm") == sleep ]]; then break; fi
+        sleep 0.1
+    done
+    expect_equal "the program in ioctx's place" sleep "$(cat "/proc/$pid/comm")"
+    kill -INT "$pid" 2>/dev/null || true
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" || got=$?
+    ((got > 128)) || fail "status $got after a signal"
+}
+
+# Where the library cannot be preloaded, running the program without it would be a lie.
+refusals() {
+    printf 'int main(void) { return 0; }\n' >empty.c
+    gcc -static -o static empty.c 2>/dev/null || skip "gcc cannot link statically here"
+    status 125 "$tool" run -- ./static
+    grep -qi static err || fail "the reason is not given: $(<err)"
+    if ((EUID == 0)); then
+        gcc -o setuid empty.c
+        chown nobody setuid
+        chmod 4755 setuid
+        status 125 "$tool" run -- ./setuid
+        grep -qi 'set-\?uid' err || fail "the reason is not given: $(<err)"
+    fi
+}
+
+answers() {
+    local subcommand
+    status 0 "$tool" --help
+    status 0 "$tool" --version
+    [[ -s out ]]
+    for subcommand in run probe cp; do
+        status 0 "$tool" "$subcommand" --help
+        grep -qi example out || fail "$subcommand --help has no example"
+    done
+    for subcommand in bash zsh fish; do
+        status 0 "$tool" --generate-completion-script "$subcommand"
+        [[ -s out ]]
+    done
+    status 64 "$tool" no-such-subcommand
+}
+
+probe() {
+    status 0 "$tool" probe
+    [[ -s out ]]
+    status 0 "$tool" probe --json
+    jq -e 'type == "object"' out >/dev/null
+    ! grep -q $'\e' out || fail "colours in JSON"
+}
+
+probe_under_seccomp() {
+    "$root/Tests/Programs/build" seccomp
+    local action
+    for action in EPERM ENOSYS KILL; do
+        status 0 "$root/.build-tests/programs/seccomp" "$action" both -- "$tool" probe --json
+        jq -e 'type == "object"' out >/dev/null || fail "probe under $action: $(cat out err)"
+    done
+}
+
+try run_exit_statuses exit_statuses
+try run_passes_arguments_through arguments_pass_through
+try run_sets_the_environment environment
+try run_leaves_signals_to_the_program signals
+try run_refuses_what_it_cannot_preload refusals
+try tool_help_version_completions answers
+try tool_probe probe
+try tool_probe_under_seccomp probe_under_seccomp
+finish

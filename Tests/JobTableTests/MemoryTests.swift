@@ -1,0 +1,122 @@
+// Reserved memory that is opened piece by piece.
+
+import CLibAIO
+import Glibc
+import Testing
+
+@testable import JobTable
+
+private struct Record {
+    var number: UInt64
+    var filler: (UInt64, UInt64, UInt64)
+}
+
+private let recordsPerStep: UInt32 = 65_536 / 32
+
+@Suite struct ReserveTests {
+    @Test("A reserve opens step by step up to its capacity; what is open is zeroed, and stays")
+    func growth() {
+        let capacity = recordsPerStep * 2 + 10
+        guard var reserve = Reserve<Record>(capacity: capacity) else {
+            Issue.record("no address space")
+            return
+        }
+        let reserved = reserve.capacity
+        #expect(reserved == capacity)
+        var openedBefore: UInt32 = 0
+        for opened in [recordsPerStep, recordsPerStep * 2, capacity] {
+            let before = reserve.opened
+            let grew = reserve.grow()
+            let after = reserve.opened
+            #expect(before == openedBefore && grew && after == opened)
+            for index in openedBefore..<opened {
+                #expect(reserve[index].it.number == 0)
+                reserve[index].it.number = UInt64(index) + 1
+            }
+            openedBefore = opened
+        }
+        let grew = reserve.grow()
+        let opened = reserve.opened
+        #expect(!grew && opened == capacity)
+        for index in 0..<capacity {
+            let kept = reserve[index].it.number == UInt64(index) + 1
+            if !kept { Issue.record("record \(index) was lost") }
+        }
+    }
+
+    @Test("A reserve smaller than a step opens whole") func small() {
+        guard var reserve = Reserve<Record>(capacity: 3) else {
+            Issue.record("no address space")
+            return
+        }
+        let first = reserve.grow()
+        let opened = reserve.opened
+        let second = reserve.grow()
+        #expect(first && opened == 3 && !second)
+    }
+
+    @Test("Records that are not opened cannot be touched") func closedMemoryFaults() async {
+        await #expect(processExitsWith: .failure) {
+            boundedInTime()
+            let reserve = Reserve<Record>(capacity: 1000)!
+            reserve[0].it.number = 1
+        }
+    }
+
+    /// RLIMIT_AS is what `ulimit -v` sets.
+    @Test("Where address space is limited a reserve is halved until it fits") func halving() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            let recordBytes = MemoryLayout<Record>.stride
+            limitAddressSpace(moreBytes: 100 << 20)
+            let wanted = UInt32((1 << 30) / recordBytes)
+            guard var reserve = Reserve<Record>(capacity: wanted) else {
+                Issue.record("refused altogether")
+                return
+            }
+            let capacity = reserve.capacity
+            #expect(capacity < wanted)
+            #expect(wanted % capacity == 0)
+            #expect(Int(capacity) * recordBytes > 16 << 20)
+            let grew = reserve.grow()
+            #expect(grew)
+            limitAddressSpace(moreBytes: 0)
+            if Reserve<Record>(capacity: wanted) != nil { Issue.record("out of nowhere") }
+        }
+    }
+}
+
+/// Leaves the process room for so many bytes more than it has mapped now.
+private func limitAddressSpace(moreBytes: Int) {
+    var buffer = [UInt8](repeating: 0, count: 64)
+    let descriptor = open("/proc/self/statm", O_RDONLY)
+    let count = read(descriptor, &buffer, 63)
+    close(descriptor)
+    var pages = 0
+    for character in buffer[..<count] {
+        if character < 48 { break }
+        pages = pages * 10 + Int(character - 48)
+    }
+    var limit = rlimit(
+        rlim_cur: rlim_t(pages * Memory.pageBytes + moreBytes), rlim_max: rlim_t.max)
+    setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+}
+
+@Suite struct MemoryTests {
+    @Test(
+        "Sizes are rounded up to whole pages",
+        arguments: [(0, 0), (1, 4096), (4095, 4096), (4096, 4096), (4097, 8192)])
+    func rounding(bytes: Int, rounded: Int) {
+        #expect(Memory.roundUpToPage(bytes) == rounded)
+    }
+
+    @Test("NULL and the kernel's half are outside user space, the rest is not")
+    func userSpace() {
+        for address: UInt in [0, 0x7fff_ffff_f000, 0x8000_0000_0000, UInt.max, 1 << 63] {
+            #expect(Memory.isOutsideUserSpace(address))
+        }
+        for address: UInt in [1, 4096, 0x7fff_ffff_efff] {
+            #expect(!Memory.isOutsideUserSpace(address))
+        }
+    }
+}

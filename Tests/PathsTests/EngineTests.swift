@@ -1,0 +1,354 @@
+// The choice of engine, and requests that go to a daemon, on each engine.
+
+import CLibAIO
+import Glibc
+import JobTable
+import Synchronization
+import Testing
+
+@testable import Paths
+
+@Suite struct EngineChoiceTests {
+    @Test(
+        "IOCTX_ENGINE names the engine",
+        arguments: zip(
+            ["auto", "", "uring", "native", "threads", "off"],
+            [Engine.automatic, .automatic, .uring, .native, .threads, .off].map(\.rawValue)))
+    func known(value: String, engine: UInt8) async {
+        await #expect(processExitsWith: .success) {
+            [value = value as String, engine = engine as UInt8] in
+            unsetenv("IOCTX_ENGINE")
+            #expect(Engine.fromEnvironment() == .automatic && !Engine.isOffInEnvironment())
+            setenv("IOCTX_ENGINE", value, 1)
+            #expect(Engine.fromEnvironment().rawValue == engine)
+            #expect(Engine.isOffInEnvironment() == (value == "off"))
+        }
+    }
+
+    @Test(
+        "An unknown engine is read as auto, with one line on stderr",
+        arguments: ["urin", "uringg", "OFF", "off ", "posix"])
+    func unknown(value: String) async {
+        let result = await #expect(
+            processExitsWith: .success, observing: [\.standardErrorContent]
+        ) { [value = value as String] in
+            setenv("IOCTX_ENGINE", value, 1)
+            #expect(Engine.fromEnvironment() == .automatic)
+            #expect(!Engine.isOffInEnvironment())
+        }
+        let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+        #expect(text.split(separator: "\n").filter { $0.contains("IOCTX_ENGINE") }.count == 1)
+    }
+
+    @Test(
+        "An errno is an obstacle of a kind",
+        arguments: [
+            ObstacleExample(0, .none), .init(7, .none),
+            .init(-EPERM, .notPermitted), .init(-EACCES, .notPermitted),
+            .init(-ENOSYS, .notImplemented), .init(-EINVAL, .kernelTooOld),
+            .init(-EOPNOTSUPP, .kernelTooOld), .init(-EMFILE, .descriptorLimit),
+            .init(-ENFILE, .descriptorLimit), .init(-ENOMEM, .noMemory), .init(-EIO, .other),
+        ])
+    func obstacles(example: ObstacleExample) {
+        #expect(Obstacle(Int(example.result)) == example.obstacle)
+    }
+
+    struct ObstacleExample: Sendable {
+        var result: Int32
+        var obstacle: Obstacle
+
+        init(_ result: Int32, _ obstacle: Obstacle) {
+            self.result = result
+            self.obstacle = obstacle
+        }
+    }
+
+    @Test("The survey's choice is the first engine without an obstacle") func survey() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            let survey = Engine.survey()
+            #expect((survey.uringErrno == 0) == (survey.uring == .none))
+            #expect((survey.threadsErrno == 0) == (survey.threads == .none))
+            let expected: Engine =
+                survey.uring == .none ? .uring : survey.threads == .none ? .threads : .inline
+            #expect(survey.chosen == expected)
+        }
+    }
+
+    @Test("What is tried in a child reports its result, or that the child was killed")
+    func probeChild() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            #expect(UringProbe.runInChild { 42 } == 42)
+            #expect(UringProbe.runInChild { failure(EPERM) } == failure(EPERM))
+            let killed = UringProbe.runInChild {
+                kill(getpid(), SIGKILL)
+                return 0
+            }
+            #expect(killed == UringProbe.killed)
+        }
+    }
+}
+
+/// Every case starts a process of its own, because a daemon may outlive its request.
+@Suite struct DaemonTests {
+    @Test(
+        "A read of an empty pipe waits for a writer, and a closed number does not matter",
+        arguments: DaemonEngine.available)
+    func pipe(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            let buffer = Buffer(16)
+            let (reader, writer) = Files.pipe()
+            let started = engine.run(buffer.request(.read, reader.number), to: outbox, at: 0)
+            #expect(started.isDeferred)
+            // The number is a stranger's now, with bytes of its own to read.
+            let stranger = Files.pipe()
+            #expect(write(stranger.write.number, "stranger", 8) == 8)
+            reader.reuse(for: stranger.read)
+            #expect(write(writer.number, "hello", 5) == 5)
+            outbox.await(1)
+            #expect(outbox.result(at: 0) == 5)
+            #expect(buffer.bytes[0] == UInt8(ascii: "h"))
+        }
+    }
+
+    /// FreeBSD's aio on sockets has had this wrong: a blocking write is not short.
+    @Test("A write larger than the pipe is completed whole", arguments: DaemonEngine.available)
+    func largeWrite(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            let count = 300_000
+            let buffer = Buffer(count, filledWith: 6)
+            let (reader, writer) = Files.pipe()
+            let started = engine.run(buffer.request(.write, writer.number), to: outbox, at: 0)
+            #expect(started.isDeferred)
+            var received = 0
+            let target = Buffer(10_000)
+            while received < count {
+                let got = read(reader.number, target.bytes.baseAddress!, 10_000)
+                if got <= 0 { break }
+                #expect(target.isFilled(with: 6, got))
+                received += got
+            }
+            outbox.await(1)
+            #expect(outbox.result(at: 0) == Int64(count))
+        }
+    }
+
+    @Test(
+        "A poll completes with what is ready; a cancelled one with 0, a cancelled read with -ECANCELED",
+        arguments: DaemonEngine.available)
+    func pollAndCancel(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let table = engine.it.table
+            let outbox = Outbox.make()
+            let buffer = Buffer(16)
+            let pipes = (0..<3).map { _ in Files.pipe() }
+            var poll = Request(operation: .poll, descriptor: pipes[0].read.number)
+            poll.pollEvents = UInt32(POLLIN)
+            let first = engine.run(poll, to: outbox, at: 0)
+            poll.descriptor = pipes[1].read.number
+            let second = engine.run(poll, to: outbox, at: 1)
+            let third = engine.run(
+                buffer.request(.read, pipes[2].read.number), to: outbox, at: 2)
+            for case .deferred(let name) in [second, third] {
+                let job = table.job(named: name)!
+                while job.state != .waiting { sched_yield() }
+                job.it.cancelRequested.store(true, ordering: .releasing)
+            }
+            engine.announceCancellations()
+            outbox.await(2)
+            #expect(first.isDeferred && outbox.count == 2, "the first still waits")
+            #expect(outbox.result(at: 1) == 0)
+            #expect(outbox.result(at: 2) == Int64(-ECANCELED))
+            #expect(write(pipes[0].write.number, "x", 1) == 1)
+            outbox.await(3)
+            #expect(outbox.result(at: 0) == Int64(POLLIN))
+        }
+    }
+
+    @Test("A job taken back while it is queued never runs", arguments: DaemonEngine.available)
+    func takenBack(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            let buffer = Buffer(16)
+            let (reader, writer) = Files.pipe()
+            var request = buffer.request(.read, reader.number)
+            var batch = Batch()
+            guard case .deferred(let job) = engine.start(&request, &batch) else {
+                Issue.record("not deferred")
+                return
+            }
+            job.it.owner = outbox.address
+            job.it.userData = 0
+            #expect(job.state == .queued)
+            #expect(job.transition(from: .queued, to: .cancelled))
+            #expect(write(writer.number, "hello", 5) == 5)
+            engine.handOver(&batch)
+            outbox.await(1)
+            #expect(outbox.result(at: 0) == Int64(-ECANCELED))
+            #expect(read(reader.number, buffer.bytes.baseAddress!, 16) == 5, "nothing was taken")
+        }
+    }
+
+    @Test(
+        "Cold reads, fsync and direct I/O give what the file has",
+        arguments: DaemonEngine.available)
+    func regularFile(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            let file = Files.regular(1 << 20, of: 0x21)
+            posix_fadvise(file.number, 0, 0, POSIX_FADV_DONTNEED)
+            var deferred: UInt32 = 0
+            let buffers = (0..<64).map { _ in Buffer(4096) }
+            for (place, buffer) in buffers.enumerated() {
+                // Far apart, so that reading ahead does not make them all warm.
+                let offset = Int64(place * 37 % 64 * 16_384)
+                let started = engine.run(
+                    buffer.request(.read, file.number, offset: offset), to: outbox, at: place)
+                if started.isDeferred {
+                    deferred += 1
+                } else {
+                    #expect(started == .completed(4096))
+                }
+            }
+            var sync = Request(operation: .fsync, descriptor: file.number)
+            let fsync = engine.run(sync, to: outbox, at: 100)
+            sync.operation = .fdatasync
+            let fdatasync = engine.run(sync, to: outbox, at: 101)
+            #expect(fsync.isDeferred && fdatasync.isDeferred)
+            outbox.await(deferred + 2)
+            #expect(buffers.allSatisfy { $0.isFilled(with: 0x21, 4096) })
+            #expect(outbox.result(at: 100) == 0 && outbox.result(at: 101) == 0)
+            if !Files.haveDirect { return }
+            let direct = Files.regular(8192, of: 1, flags: O_RDWR | Files.directFlag)
+            let source = Buffer(4096, filledWith: 2)
+            #expect(
+                engine.run(source.request(.write, direct.number, offset: 4096), to: outbox, at: 200)
+                    .isDeferred)
+            outbox.await(deferred + 3)
+            #expect(outbox.result(at: 200) == 4096)
+            let target = Buffer(8192)
+            #expect(
+                engine.run(target.request(.read, direct.number), to: outbox, at: 201).isDeferred)
+            outbox.await(deferred + 4)
+            #expect(outbox.result(at: 201) == 8192)
+            #expect(target.isFilled(with: 1, 4096) && target.bytes[4096...].allSatisfy { $0 == 2 })
+        }
+    }
+
+    /// Fails when a batch's jobs are mixed up, lost, or one of them runs twice.
+    @Test(
+        "Hundreds of waiting jobs on hundreds of pipes: each gets its own bytes, once",
+        arguments: DaemonEngine.available)
+    func manyPipes(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            let count = 200
+            let pipes = (0..<count).map { _ in Files.pipe() }
+            let buffers = (0..<count).map { _ in Buffer(16) }
+            var batch = Batch()
+            for place in 0..<count {
+                var request = buffers[place].request(.read, pipes[place].read.number)
+                guard case .deferred(let job) = engine.start(&request, &batch) else {
+                    Issue.record("pipe \(place) was not deferred")
+                    continue
+                }
+                job.it.owner = outbox.address
+                job.it.userData = UInt64(place)
+                if batch.isFull { engine.handOver(&batch) }
+            }
+            engine.handOver(&batch)
+            for place in (0..<count).reversed() {
+                var bytes = [UInt8](repeating: UInt8(place), count: 1 + place % 16)
+                _ = write(pipes[place].write.number, &bytes, bytes.count)
+            }
+            outbox.await(UInt32(count))
+            for place in 0..<count {
+                #expect(outbox.result(at: place) == Int64(1 + place % 16), "pipe \(place)")
+                #expect(buffers[place].isFilled(with: UInt8(place), 1 + place % 16))
+            }
+            let inUse = engine.it.table.it.inUse.load(ordering: .acquiring)
+            #expect(inUse == 0)
+        }
+    }
+
+    @Test(
+        "A write to a pipe that nobody reads is -EPIPE with its signal",
+        arguments: DaemonEngine.available)
+    func brokenPipe(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            signal(SIGPIPE, SIG_IGN)
+            let engine = makeEngine(engine.choice)
+            let outbox = Outbox.make()
+            var pipe = Optional(Files.pipe())
+            let writer = pipe!.write
+            let buffer = Buffer(300_000)
+            #expect(engine.run(buffer.request(.write, writer.number), to: outbox, at: 0).isDeferred)
+            pipe = nil
+            outbox.await(1)
+            // The kernel reports what went through before, if anything did.
+            let result = outbox.result(at: 0) ?? 0
+            #expect(result == Int64(-EPIPE) || result > 0 && result < 300_000)
+        }
+    }
+
+    /// A program that closes what it does not know: the daemon finishes what it has, and another
+    /// takes its place.
+    @Test(
+        "A station whose descriptor is lost finishes its jobs, also those cancelled later",
+        arguments: DaemonEngine.available)
+    func lostStation(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            let kind = engine
+            let engine = makeEngine(kind.choice)
+            let outbox = Outbox.make()
+            let buffers = (0..<3).map { _ in Buffer(16) }
+            let pipes = (0..<3).map { _ in Files.pipe() }
+            var names: [UInt64] = []
+            for place in 0..<2 {
+                let request = buffers[place].request(.read, pipes[place].read.number)
+                if case .deferred(let name) = engine.run(request, to: outbox, at: place) {
+                    names.append(name)
+                    while engine.it.table.job(named: name)?.state != .waiting { sched_yield() }
+                }
+            }
+            let first = Ref<Station>(address: engine.it.station.load(ordering: .acquiring))!
+            close(kind == .uring ? first.it.uring.parking.descriptor : first.it.pool.sender)
+            engine.warmUp()
+            let second = engine.it.station.load(ordering: .acquiring)
+            #expect(second != 0 && second != first.address)
+            guard let job = engine.it.table.job(named: names[0]) else {
+                Issue.record("the job is gone")
+                return
+            }
+            job.it.cancelRequested.store(true, ordering: .releasing)
+            engine.announceCancellations()
+            outbox.await(1)
+            #expect(outbox.result(at: 0) == Int64(-ECANCELED))
+            #expect(write(pipes[1].write.number, "hello", 5) == 5)
+            outbox.await(2)
+            #expect(outbox.result(at: 1) == 5)
+            let request = buffers[2].request(.read, pipes[2].read.number)
+            #expect(engine.run(request, to: outbox, at: 2).isDeferred)
+            #expect(write(pipes[2].write.number, "again", 5) == 5)
+            outbox.await(3)
+            #expect(outbox.result(at: 2) == 5)
+        }
+    }
+}

@@ -1,0 +1,486 @@
+// Proves that requests in flight survive, or end with, what processes and threads do: fork, vfork,
+// exec, exit, threads that end at once; and that the layer costs a program nothing it did not ask for.
+
+#include "harness.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+
+#define BLOCKS_IN_FLIGHT 64
+#define PIPE_REASON "the kernel reads a pipe inside io_submit, which blocks while it is empty"
+
+// Requests of every kind that can be under way for long: cold reads, direct reads, polls, an fsync,
+// and on the layer reads of empty pipes.
+struct flight {
+    io_context_t context;
+    int fd, direct, counter, pipes[2];
+    char *buffer, byte;
+    struct iocb requests[2 * BLOCKS_IN_FLIGHT + 3];
+    int count;
+};
+
+static struct flight *take_off(void) {
+    struct flight *f = calloc(1, sizeof *f);
+    f->fd = patterned_file("flight", 9, 512 * BLOCK);
+    f->direct = open(temp_path("flight"), O_RDONLY | O_DIRECT);
+    f->counter = eventfd(0, 0);
+    must(pipe(f->pipes), 0);
+    f->buffer = aligned(2 * BLOCKS_IN_FLIGHT * BLOCK);
+    f->context = new_context(256);
+    make_cold(f->fd);
+    for (int i = 0; i < BLOCKS_IN_FLIGHT; i++) {
+        io_prep_pread(&f->requests[f->count], f->fd, f->buffer + f->count * BLOCK, BLOCK,
+            (long long)(i * 41 % 512) * BLOCK);
+        submit(f->context, &f->requests[f->count++]);
+    }
+    for (int i = 0; i < BLOCKS_IN_FLIGHT && f->direct >= 0; i++) {
+        io_prep_pread(&f->requests[f->count], f->direct, f->buffer + f->count * BLOCK, BLOCK,
+            (long long)((i * 41 + 256) % 512) * BLOCK);
+        submit(f->context, &f->requests[f->count++]);
+    }
+    io_prep_fsync(&f->requests[f->count], f->fd);
+    submit(f->context, &f->requests[f->count++]);
+    io_prep_poll(&f->requests[f->count], f->counter, POLLIN);
+    submit(f->context, &f->requests[f->count++]);
+    if (on_layer()) {
+        io_prep_pread(&f->requests[f->count], f->pipes[0], &f->byte, 1, 0);
+        submit(f->context, &f->requests[f->count++]);
+    }
+    return f;
+}
+
+// Ends the open requests and checks every event and all data.
+static void land(struct flight *f) {
+    uint64_t one = 1;
+    must(write(f->counter, &one, sizeof one), sizeof one);
+    must(write(f->pipes[1], "x", 1), 1);
+    struct io_event events[2 * BLOCKS_IN_FLIGHT + 3];
+    reap(f->context, f->count, events);
+    for (int i = 0; i < f->count; i++) {
+        struct iocb *request = events[i].obj;
+        if (request->aio_fildes != f->fd && request->aio_fildes != f->direct)
+            expect(events[i].res & 1, 1);
+        else if (request->aio_lio_opcode == IO_CMD_FSYNC)
+            expect(events[i].res, 0);
+        else
+            expect_that(events[i].res == BLOCK &&
+                    has_pattern(request->u.c.buf, 9, (uint64_t)request->u.c.offset, BLOCK),
+                "request %ld: result %ld or wrong data", (long)(request - f->requests),
+                (long)events[i].res);
+    }
+    expect(io_destroy(f->context), 0);
+}
+
+// What a fresh process must be able to do from beginning to end.
+static void use_a_new_context(int fd) {
+    char *buffer = aligned(4 * BLOCK);
+    io_context_t context = new_context(8);
+    struct iocb request;
+    io_prep_pread(&request, fd, buffer, 4 * BLOCK, 8 * BLOCK);
+    must(run_one(context, &request), 4 * BLOCK);
+    must_that(has_pattern(buffer, 9, 8 * BLOCK, 4 * BLOCK), "wrong data");
+    make_cold(fd);
+    io_prep_pread(&request, fd, buffer, 4 * BLOCK, 100 * BLOCK);
+    must(run_one(context, &request), 4 * BLOCK);
+    must_that(has_pattern(buffer, 9, 100 * BLOCK, 4 * BLOCK), "wrong data from a cold file");
+    io_prep_fdsync(&request, fd);
+    must(run_one(context, &request), 0);
+    must(io_destroy(context), 0);
+}
+
+// ---- fork ----------------------------------------------------------------------------------
+
+static void child_of_fork(struct flight *f) {
+    struct io_event event;
+    struct timespec soon = {0, 1000000};
+    struct iocb *list[] = {&f->requests[0]};
+    expect(io_submit(f->context, 1, list), -EINVAL);
+    expect(call_io_getevents(f->context, 0, 1, &event, &soon), -EINVAL);
+    expect(io_cancel(f->context, list[0], &event), -EINVAL);
+    expect(io_destroy(f->context), -EINVAL);
+    io_context_t first = new_context(8);
+    expect(ring_of(first)->id, 0);
+    use_a_new_context(f->fd);
+}
+
+static void fork_leaves_the_contexts_behind(void) {
+    for (int round = 0; round < 10; round++) {
+        struct flight *f = take_off();
+        pid_t child = fork();
+        if (child == 0) {
+            child_of_fork(f);
+            // Both ways of leaving: with and without the exit handlers.
+            if (round % 2)
+                exit(0);
+            _exit(0);
+        }
+        if (round % 3 == 0)
+            land(f);
+        expect_clean_exit(child, 15);
+        if (round % 3)
+            land(f);
+    }
+}
+
+static void grandchildren_can_use_aio(void) {
+    int fd = patterned_file("file", 9, 512 * BLOCK);
+    use_a_new_context(fd);
+    pid_t child = fork();
+    if (child == 0) {
+        use_a_new_context(fd);
+        pid_t grandchild = fork();
+        if (grandchild == 0) {
+            use_a_new_context(fd);
+            _exit(0);
+        }
+        use_a_new_context(fd);
+        expect_clean_exit(grandchild, 10);
+        _exit(0);
+    }
+    expect_clean_exit(child, 15);
+    use_a_new_context(fd);
+}
+
+// A fork without libc's knowledge runs no pthread_atfork handler.
+static void raw_fork_leaves_the_contexts_behind(void) {
+    struct flight *f = take_off();
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) {
+        child_of_fork(f);
+        _exit(0);
+    }
+    expect_clean_exit(child, 15);
+    land(f);
+}
+
+struct worker {
+    int fd;
+    atomic_bool *stop;
+    long rounds;
+};
+
+static void *work(void *argument) {
+    struct worker *worker = argument;
+    io_context_t context = new_context(32);
+    char *buffer = aligned(8 * BLOCK);
+    struct iocb requests[8], *list[8];
+    struct io_event events[8];
+    while (!atomic_load(worker->stop)) {
+        for (int i = 0; i < 8; i++) {
+            long long block = (worker->rounds * 8 + i) * 41 % 512;
+            io_prep_pread(&requests[i], worker->fd, buffer + i * BLOCK, BLOCK, block * BLOCK);
+            list[i] = &requests[i];
+        }
+        must(io_submit(context, 8, list), 8);
+        reap(context, 8, events);
+        for (int i = 0; i < 8; i++)
+            must_that(events[i].res == BLOCK && has_pattern(events[i].obj->u.c.buf, 9,
+                    (uint64_t)events[i].obj->u.c.offset, BLOCK), "wrong data");
+        if (++worker->rounds % 16 == 0)
+            make_cold(worker->fd);
+    }
+    return NULL;
+}
+
+// fork may come while other threads are anywhere inside the library.
+static void threads_go_on_while_one_forks(void) {
+    int fd = patterned_file("file", 9, 512 * BLOCK);
+    atomic_bool stop = false;
+    struct worker workers[3];
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) {
+        workers[i] = (struct worker){fd, &stop, 0};
+        start_thread(&threads[i], work, &workers[i]);
+    }
+    for (int i = 0; i < 40; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            use_a_new_context(fd);
+            _exit(0);
+        }
+        expect_clean_exit(child, 15);
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        expect_that(workers[i].rounds > 0, "a thread stood still");
+    }
+}
+
+// ---- vfork and exec ------------------------------------------------------------------------
+
+static void vfork_shares_the_contexts(void) {
+    struct flight *f = take_off();
+    static struct iocb request;
+    static char buffer[512];
+    static volatile long answer;
+    int cached = patterned_file("cached", 5, BLOCK);
+    io_context_t context = new_context(8);
+    io_prep_pread(&request, cached, buffer, 512, 0);
+    pid_t child = vfork();
+    if (child == 0) {
+        struct iocb *list[] = {&request};
+        answer = io_submit(context, 1, list);
+        _exit(0);
+    }
+    expect_clean_exit(child, 10);
+    expect(answer, 1);
+    struct io_event event;
+    reap(context, 1, &event);
+    expect(event.res, 512);
+    expect_that(has_pattern(buffer, 5, 0, 512), "wrong data");
+    land(f);
+}
+
+extern char **environ;
+
+static void spawned_programs_run(void) {
+    struct flight *f = take_off();
+    char *arguments[] = {"true", NULL};
+    for (int i = 0; i < 10; i++) {
+        pid_t child;
+        must(posix_spawnp(&child, "true", NULL, NULL, arguments, environ), 0);
+        expect_clean_exit(child, 10);
+    }
+    land(f);
+}
+
+static void exec_ends_requests_in_flight(void) {
+    for (int round = 0; round < 10; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            take_off();
+            execlp("true", "true", (char *)NULL);
+            _exit(1);
+        }
+        expect_clean_exit(child, 15);
+    }
+}
+
+// ---- Exit ----------------------------------------------------------------------------------
+
+static void exit_ends_requests_in_flight(void) {
+    for (int round = 0; round < 10; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            take_off();
+            if (round % 2)
+                exit(0);
+            _exit(0);
+        }
+        expect_clean_exit(child, 15);
+    }
+}
+
+static void exit_does_not_wait_for_empty_pipes(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        io_context_t context = new_context(64);
+        static struct iocb requests[50];
+        static char bytes[50];
+        for (int i = 0; i < 50; i++) {
+            int pipes[2];
+            must(pipe(pipes), 0);
+            io_prep_pread(&requests[i], pipes[0], &bytes[i], 1, 0);
+            submit(context, &requests[i]);
+        }
+        exit(0);
+    }
+    expect_clean_exit(child, 10);
+}
+
+static void *finish_alone(void *argument) {
+    struct flight *f = argument;
+    sleep_ms(50);
+    land(f);
+    use_a_new_context(f->fd);
+    exit(0);
+}
+
+static void main_thread_may_leave(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct flight *f = take_off();
+        pthread_t thread;
+        start_thread(&thread, finish_alone, f);
+        pthread_exit(NULL);
+    }
+    expect_clean_exit(child, 15);
+}
+
+// Without an exit by anyone, the process ends with its last thread; idle daemons must not keep it.
+static void *finish_without_exit(void *argument) {
+    sleep_ms(20);
+    land(argument);
+    return NULL;
+}
+
+static void process_ends_with_its_last_thread(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct flight *f = take_off();
+        pthread_t thread;
+        start_thread(&thread, finish_without_exit, f);
+        pthread_exit(NULL);
+    }
+    expect_clean_exit(child, 18);
+}
+
+// ---- Threads that end at once --------------------------------------------------------------
+
+static void *submit_and_leave(void *argument) {
+    struct flight *f = argument;
+    struct iocb *list[2 * BLOCKS_IN_FLIGHT];
+    make_cold(f->fd);
+    for (int i = 0; i < f->count; i++)
+        list[i] = &f->requests[i];
+    must(io_submit(f->context, f->count, list), f->count);
+    return NULL;
+}
+
+static void run_thread_that_leaves(struct flight *f) {
+    pthread_t thread;
+    struct io_event events[2 * BLOCKS_IN_FLIGHT];
+    start_thread(&thread, submit_and_leave, f);
+    pthread_join(thread, NULL);
+    reap(f->context, f->count, events);
+    for (int i = 0; i < f->count; i++)
+        expect_that(events[i].res == BLOCK && has_pattern(events[i].obj->u.c.buf, 9,
+                (uint64_t)events[i].obj->u.c.offset, BLOCK),
+            "result %ld or wrong data", (long)events[i].res);
+}
+
+static void reads_outlive_their_thread(bool direct) {
+    struct flight *f = calloc(1, sizeof *f);
+    f->fd = patterned_file("file", 9, 512 * BLOCK);
+    int fd = direct ? open_direct("file", O_RDONLY) : f->fd;
+    f->context = new_context(256);
+    f->buffer = aligned(2 * BLOCKS_IN_FLIGHT * BLOCK);
+    for (int round = 0; round < 20; round++) {
+        memset(f->buffer, 0, 2 * BLOCKS_IN_FLIGHT * BLOCK);
+        f->count = round % 2 ? 2 * BLOCKS_IN_FLIGHT : 1;
+        for (int i = 0; i < f->count; i++)
+            io_prep_pread(&f->requests[i], fd, f->buffer + i * BLOCK, BLOCK,
+                (long long)((i * 41 + round * 7) % 512) * BLOCK);
+        run_thread_that_leaves(f);
+    }
+}
+
+static void cold_reads_outlive_their_thread(void) { reads_outlive_their_thread(false); }
+static void direct_reads_outlive_their_thread(void) { reads_outlive_their_thread(true); }
+
+struct pipe_reads {
+    io_context_t context;
+    struct iocb requests[50];
+    char bytes[50];
+    int pipes[50][2];
+};
+
+static void *read_pipes_and_leave(void *argument) {
+    struct pipe_reads *p = argument;
+    for (int i = 0; i < 50; i++) {
+        io_prep_pread(&p->requests[i], p->pipes[i][0], &p->bytes[i], 1, 0);
+        submit(p->context, &p->requests[i]);
+    }
+    return NULL;
+}
+
+static void pipe_reads_outlive_their_thread(void) {
+    struct pipe_reads *p = calloc(1, sizeof *p);
+    pthread_t thread;
+    struct io_event events[50];
+    p->context = new_context(64);
+    for (int i = 0; i < 50; i++)
+        must(pipe(p->pipes[i]), 0);
+    start_thread(&thread, read_pipes_and_leave, p);
+    pthread_join(thread, NULL);
+    sleep_ms(20);
+    expect(io_getevents(p->context, 0, 50, events, NULL), 0);
+    for (int i = 0; i < 50; i++) {
+        char byte = (char)('0' + i);
+        must(write(p->pipes[i][1], &byte, 1), 1);
+    }
+    reap(p->context, 50, events);
+    for (int i = 0; i < 50; i++) {
+        expect(events[i].res, 1);
+        expect(p->bytes[i], '0' + i);
+    }
+}
+
+// ---- What is there when nobody asked -------------------------------------------------------
+
+static int entries_naming(const char *directory, const char *word) {
+    DIR *entries = opendir(directory);
+    must_that(entries != NULL, "cannot read %s", directory);
+    int count = 0;
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        char target[256];
+        ssize_t length = readlinkat(dirfd(entries), entry->d_name, target, sizeof target - 1);
+        target[length < 0 ? 0 : length] = 0;
+        count += *word == 0 ? entry->d_name[0] != '.' : strstr(target, word) != NULL;
+    }
+    closedir(entries);
+    return count;
+}
+
+static bool mapped(const char *word) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[1024];
+    bool found = false;
+    while (maps && fgets(line, sizeof line, maps))
+        found |= strstr(line, word) != NULL;
+    if (maps)
+        fclose(maps);
+    return found;
+}
+
+static void nothing_happens_at_load_time(void) {
+    expect(entries_naming("/proc/self/task", ""), 1);
+    expect(entries_naming("/proc/self/fd", "io_uring"), 0);
+    expect(entries_naming("/proc/self/fd", "memfd:"), 0);
+    expect(entries_naming("/proc/self/fd", "socket:"), 0);
+    expect(entries_naming("/proc/self/fd", "eventpoll"), 0);
+    expect_that(!mapped("memfd:"), "a memfd is mapped");
+    expect_that(!mapped("io_uring"), "an io_uring is mapped");
+}
+
+static void idle_daemons_leave_and_come_back(void) {
+    int most = 0;
+    for (int round = 0; round < 2; round++) {
+        struct flight *f = take_off();
+        int there = threads_named("aiod");
+        most = there > most ? there : most;
+        land(f);
+        double deadline = now_seconds() + 15;
+        while (threads_named("aiod") > 0 && now_seconds() < deadline)
+            sleep_ms(20);
+        expect(threads_named("aiod"), 0);
+    }
+    expect_that(most > 0, "no thread named aiod was ever seen");
+    struct flight *f = take_off();
+    land(f);
+    remark("at most %d daemons", most);
+}
+
+static const struct test_case cases[] = {
+    SLOW_CASE(fork_leaves_the_contexts_behind, 60),
+    CASE(grandchildren_can_use_aio),
+    CASE(raw_fork_leaves_the_contexts_behind),
+    SLOW_CASE(threads_go_on_while_one_forks, 60),
+    CASE(vfork_shares_the_contexts),
+    CASE(spawned_programs_run),
+    SLOW_CASE(exec_ends_requests_in_flight, 40),
+    SLOW_CASE(exit_ends_requests_in_flight, 40),
+    LAYER_CASE(exit_does_not_wait_for_empty_pipes, 20, PIPE_REASON),
+    CASE(main_thread_may_leave),
+    CASE(process_ends_with_its_last_thread),
+    CASE(cold_reads_outlive_their_thread),
+    CASE(direct_reads_outlive_their_thread),
+    LAYER_CASE(pipe_reads_outlive_their_thread, 20, PIPE_REASON),
+    LAYER_CASE(nothing_happens_at_load_time, 20, "the kernel's AIO has nothing to start"),
+    LAYER_CASE(idle_daemons_leave_and_come_back, 40, "the kernel's AIO has no daemons in the process"),
+};
+
+int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
