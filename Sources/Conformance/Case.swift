@@ -67,7 +67,7 @@ public struct Case: Sendable {
 /// A documented difference: exactly this, and nothing else, reads otherwise on the layer.
 public struct Difference: Sendable {
     public enum Layer: Sendable {
-        /// These lines of the kernel's read otherwise.
+        /// These lines of the kernel's read otherwise; one may be several of the layer's.
         case lines([(kernel: String, layer: String)])
         /// All of it reads otherwise.
         case transcript([String])
@@ -86,7 +86,9 @@ public struct Difference: Sendable {
             var expected = transcript
             for (kernel, layer) in lines {
                 if !transcript.contains(kernel) { return false }
-                expected = expected.map { $0 == kernel ? layer : $0 }
+                expected = expected.flatMap {
+                    $0 == kernel ? layer.split(separator: "\n").map(String.init) : [$0]
+                }
             }
             return got == expected
         case .transcript(let lines):

@@ -4,6 +4,7 @@
 // child's view of it: see ProcessRoot), so a stale Ref reads a reused record, never a hole.
 
 import CLibAIO
+import Synchronization
 
 /// One record of ours in mapped memory.
 @safe
@@ -88,7 +89,8 @@ extension Ref: Equatable where Pointee: ~Copyable {
 public struct Reserve<Element: ~Copyable>: ~Copyable {
     private let base: UnsafeMutablePointer<Element>
     public let capacity: UInt32
-    public private(set) var opened: UInt32 = 0
+    /// Elements that may be touched; grows under the owner's lock.
+    private let openedCount = Atomic<UInt32>(0)
 
     private static var elementsPerStep: UInt32 {
         UInt32(truncatingIfNeeded: Swift.max(1, 65_536 / MemoryLayout<Element>.stride))
@@ -116,6 +118,12 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         unsafe Ref(base + Int(index))
     }
 
+    @inline(__always)
+    public var opened: UInt32 {
+        // Acquire pairs with the release in grow().
+        openedCount.load(ordering: .acquiring)
+    }
+
     /// Opens the next step. False at capacity or when the kernel refuses.
     public mutating func grow() -> Bool {
         if opened >= capacity { return false }
@@ -125,7 +133,7 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         let result = unsafe systemCall(
             Int32(SYS_mprotect), Int(bitPattern: base), bytes, Int(PROT_READ | PROT_WRITE))
         if result < 0 { return false }
-        opened = next
+        openedCount.store(next, ordering: .releasing)
         return true
     }
 }

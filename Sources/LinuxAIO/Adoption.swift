@@ -176,7 +176,8 @@ extension Ref where Pointee == LinuxFace {
         if Memory.isOutsideUserSpace(reaping.events) { return failure(EFAULT) }
         let taken = min(available, reaping.maximum)
         for index in 0..<taken {
-            let from = address &+ UInt(AioRing.headerBytes) &+ UInt(head) &* UInt(AioRing.eventBytes)
+            let from =
+                address &+ UInt(AioRing.headerBytes) &+ UInt(head) &* UInt(AioRing.eventBytes)
             let target = reaping.events &+ UInt(bitPattern: index &* AioRing.eventBytes)
             if let event = Ref<io_event>(address: from) {
                 Ref<io_event>(address: target)?.it = event.it

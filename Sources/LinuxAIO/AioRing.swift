@@ -57,10 +57,6 @@ struct AioRing {
         unsafe Ref<RingHeader>(address: pages.address).unsafelyUnwrapped
     }
 
-    /// The id that the program sees; it may have scribbled over it.
-    @inline(__always)
-    var id: UInt32 { header.it.id.load(ordering: .relaxed) }
-
     /// True when no event was ever stored or consumed.
     var isUntouched: Bool { tail == 0 && header.it.head.load(ordering: .relaxed) == 0 }
 
@@ -98,8 +94,10 @@ struct AioRing {
     /// Copies up to `count` of the oldest events to the program's memory and consumes them;
     /// -EFAULT and nothing consumed when they cannot be stored there.
     func take(into events: UInt, count: Int, _ memory: UserMemory) -> Int {
+        // Read once: the program may move it meanwhile.
         var position = head
-        let taken = min(count, Int(available))
+        let there = tail >= position ? tail &- position : nr &- position &+ tail
+        let taken = min(count, Int(there))
         if memory.isStrict && taken > 0 {
             // Up to the ring's end, then from its start.
             let first = min(taken, Int(nr &- position))

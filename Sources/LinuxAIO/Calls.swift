@@ -168,7 +168,8 @@ extension Ref where Pointee == LinuxFace {
             let mayWait = job.it.isStream || job.it.operation == .poll
             let state = job.state
             if (state == .waiting || mayWait && state == .running)
-                && !job.it.cancelRequested.load(ordering: .relaxed) {
+                && !job.it.cancelRequested.load(ordering: .relaxed)
+            {
                 job.it.cancelRequested.store(true, ordering: .releasing)
                 announce = true
                 result = failure(EINPROGRESS)

@@ -39,6 +39,7 @@ struct Context: ~Copyable {
     var hashNext: UInt32  // (f) to write; read by look-up
     var index: UInt32  // (f) also the ring's id
     var quota: UInt32  // (f) io_setup's argument
+    var ringAddress: UInt  // (f) of the ring in our view; constant while the record is in use
 
     var ring: AioRing  // (c)
     var inFlight: UInt32  // (c)
@@ -68,6 +69,7 @@ extension Ref where Pointee == Context {
         it.isAdopted.store(false, ordering: .relaxed)
         it.kernelReapers = 0
         it.ring = ring
+        it.ringAddress = ring.pages.address
         it.quota = quota
         it.inFlight = 0
         it.overdue = 0
@@ -77,6 +79,12 @@ extension Ref where Pointee == Context {
         it.wantedLeast = .max
         it.maskedSleepers = 0
         it.isDying.store(false, ordering: .relaxed)
+    }
+
+    /// The ring's id, which the program may have scribbled over.
+    @inline(__always)
+    var visibleId: UInt32 {
+        Ref<RingHeader>(address: it.ringAddress)?.it.id.load(ordering: .relaxed) ?? .max
     }
 
     // MARK: Slots and events

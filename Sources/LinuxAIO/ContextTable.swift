@@ -20,7 +20,7 @@ struct LinuxFace: ~Copyable {
     let processors: UInt32  // constant
     let memory: UserMemory  // constant
     var contexts: Reserve<Context>  // (f) to grow
-    var contextCount: UInt32 = 0  // (f) records ever used
+    let contextCount = Atomic<UInt32>(0)  // (f) to write: records ever used
     var lowestFree: UInt32 = 0  // (f) no free record below
     var arena: RingArena  // (f)
     var quotaUsed: UInt32 = 0  // (f) sum of io_setup's arguments
@@ -125,7 +125,7 @@ extension Ref where Pointee == LinuxFace {
         {
             return nil
         }
-        if header.id >= it.contextCount { return nil }
+        if header.id >= it.contextCount.load(ordering: .relaxed) { return nil }
         let context = it.contexts[header.id]
         let oldAddress = context.it.address.load(ordering: .relaxed)
         if oldAddress == 0 || context.it.isDying.load(ordering: .relaxed)
@@ -143,13 +143,13 @@ extension Ref where Pointee == LinuxFace {
     private func findOnce(_ address: UInt) -> ContextRef? {
         var next = bucket(address).it.load(ordering: .acquiring)
         var steps: UInt32 = 0
-        while next != 0 && steps <= it.contextCount {
+        while next != 0 && steps <= it.contextCount.load(ordering: .relaxed) {
             let context = it.contexts[next &- 1]
             if context.it.address.load(ordering: .relaxed) == address {
                 context.it.pins.add(1, ordering: .sequentiallyConsistent)
                 if context.it.address.load(ordering: .sequentiallyConsistent) == address
                     && !context.it.isDying.load(ordering: .sequentiallyConsistent)
-                    && (context.it.ring.id == context.it.index
+                    && (context.visibleId == context.it.index
                         || context.it.isAdopted.load(ordering: .relaxed))
                 {
                     return context
@@ -214,10 +214,12 @@ extension Ref where Pointee == LinuxFace {
             it.arena.free(pages)
             return failure(EAGAIN)
         }
-        context.prepare(ring: AioRing(pages: pages, id: context.it.index), quota: n,
+        context.prepare(
+            ring: AioRing(pages: pages, id: context.it.index), quota: n,
             mayBeAdopted: it.choice == .automatic || it.choice == .native)
         let view = systemCall(
-            Int32(SYS_mremap), Int(bitPattern: pages.address), 0, pages.bytes, Int(IOCTX_MREMAP_MAYMOVE))
+            Int32(SYS_mremap), Int(bitPattern: pages.address), 0, pages.bytes,
+            Int(IOCTX_MREMAP_MAYMOVE))
         if view < 0 && view > -4096 {
             it.arena.free(pages)
             return failure(ENOMEM)
@@ -251,14 +253,15 @@ extension Ref where Pointee == LinuxFace {
     /// The free record with the lowest index, as the kernel gives out the lowest id.
     private func freeRecordLocked() -> ContextRef? {
         var index = it.lowestFree
-        while index < it.contextCount
+        let count = it.contextCount.load(ordering: .relaxed)
+        while index < count
             && it.contexts[index].it.address.load(ordering: .relaxed) != 0
         {
             index &+= 1
         }
-        if index == it.contextCount {
+        if index == count {
             if index == it.contexts.opened && !it.contexts.grow() { return nil }
-            it.contextCount &+= 1
+            it.contextCount.store(count &+ 1, ordering: .relaxed)
         }
         let context = it.contexts[index]
         context.it.index = index

@@ -151,7 +151,7 @@ extension Ref where Pointee == LinuxFace {
         _ iocb: iocb, _ address: UInt, _ vector: UInt, _ batch: inout Batch
     ) -> Outcome {
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
-            let result = checkEventfd(iocb)
+            let result = checkEventfd(iocb, &batch)
             if result < 0 { return .refused(result) }
         }
         var request: Request
@@ -258,8 +258,12 @@ extension Ref where Pointee == LinuxFace {
     }
 
     @inline(never)
-    private func checkEventfd(_ iocb: iocb) -> Int {
-        isOpen(iocb.aio_fildes) ? it.engine.checkEventfd(iocb.aio_resfd) : failure(EBADF)
+    private func checkEventfd(_ iocb: iocb, _ batch: inout Batch) -> Int {
+        if !isOpen(iocb.aio_fildes) { return failure(EBADF) }
+        if iocb.aio_resfd == batch.checkedEventfd { return 0 }
+        let result = Eventfd.check(iocb.aio_resfd)
+        if result == 0 { batch.checkedEventfd = iocb.aio_resfd }
+        return result
     }
 
     // MARK: Buffers

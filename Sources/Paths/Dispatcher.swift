@@ -72,6 +72,8 @@ public struct Batch: ~Copyable {
     var lastIndex = Job.none
     var lastEventfd: Int32 = -1
     var lastEventfdIndex = Job.none
+    /// The descriptor that was found to be an eventfd last in this submission.
+    public var checkedEventfd: Int32 = -1
 
     @inline(__always)
     public init() {}

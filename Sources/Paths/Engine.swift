@@ -153,7 +153,8 @@ extension Ref where Pointee == EngineRecord {
         if it.choice != .threads && !it.uringIsHopeless {
             let result = start(.uring)
             if result == 0 { return true }
-            it.uringIsHopeless = result != failure(EMFILE) && result != failure(ENOMEM)
+            it.uringIsHopeless =
+                result != failure(EMFILE) && result != failure(ENOMEM)
                 && result != failure(EAGAIN) && result != failure(ENFILE)
         }
         return it.choice != .uring && start(.threads) == 0
@@ -171,7 +172,8 @@ extension Ref where Pointee == EngineRecord {
     private func idleStation(_ kind: Engine) -> Ref<Station>? {
         var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
         while let station = next {
-            if station.it.kind == kind && station.it.state.load(ordering: .acquiring) == Station.dead
+            if station.it.kind == kind
+                && station.it.state.load(ordering: .acquiring) == Station.dead
             {
                 return station
             }

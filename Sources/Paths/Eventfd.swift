@@ -43,11 +43,6 @@ public enum Eventfd {
         }
     }
 
-    static func isPlausible(_ descriptor: Int32) -> Bool {
-        var status = stat()
-        return System.status(of: descriptor, into: &status) == 0 && isAnonymous(status)
-    }
-
     private static func isAnonymous(_ status: stat) -> Bool {
         FileType.of(status) == FileType.anonymous
     }

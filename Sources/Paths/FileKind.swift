@@ -24,8 +24,6 @@ public enum FileKind: UInt32 {
     /// Pipe, socket, terminal, eventfd and the like: waits for readiness.
     case stream
     case directory
-    /// An eventfd, as far as IOCB_FLAG_RESFD is concerned.
-    case eventfd
 }
 
 /// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
@@ -160,20 +158,11 @@ extension Ref where Pointee == EngineRecord {
         return FileKind(rawValue: slot.it.load(ordering: .relaxed) & 0xf) ?? .unknown
     }
 
-    /// Eventfd.check, whose look at the file's name is done once per descriptor: after that it
-    /// is enough that the file still has no inode of its own.
-    public func checkEventfd(_ descriptor: Int32) -> Int {
-        if hint(descriptor) == .eventfd && Eventfd.isPlausible(descriptor) { return 0 }
-        let result = Eventfd.check(descriptor)
-        if result == 0 { setHint(descriptor, .eventfd) }
-        return result
-    }
-
     /// Drops a hint that has turned out to be about another file.
     func forgetHint(_ descriptor: Int32, unless kind: FileKind) {
         let hinted = hint(descriptor)
         let isBuffered = kind == .cached
-        if hinted == .unknown || hinted == .eventfd || isBuffered || hinted == kind { return }
+        if hinted == .unknown || isBuffered || hinted == kind { return }
         setHint(descriptor, .unknown)
     }
 

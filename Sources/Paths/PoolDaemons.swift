@@ -133,7 +133,6 @@ extension Ref where Pointee == Station {
         return watch(it.pool.managerBell, UInt32(EPOLLIN.rawValue), data: .max &- 1, isNew: true)
     }
 
-
     private func bindSocket(_ name: inout sockaddr_un, _ nameBytes: inout UInt32) -> Int {
         let made = systemCall(
             Int32(SYS_socket), Int(AF_UNIX),
@@ -623,7 +622,8 @@ extension Ref where Pointee == Station {
 
     private func cancelWaiting() {
         it.table.forEachJob { job in
-            if job.it.station == address && job.state == .waiting && job.it.cancelRequested.load(ordering: .acquiring)
+            if job.state == .waiting && job.it.station == address
+                && job.it.cancelRequested.load(ordering: .acquiring)
                 && job.it.heldFile != Job.none
             {
                 serveReady(job.it.heldFile)

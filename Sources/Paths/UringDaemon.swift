@@ -55,7 +55,8 @@ extension Ref where Pointee == Station {
         if !reusable {
             it.uring.parking.unmap()
             let result = it.uring.parking.open(
-                entryCount: UringDaemon.submissionEntries, completionCount: UringDaemon.submissionEntries &* 2,
+                entryCount: UringDaemon.submissionEntries,
+                completionCount: UringDaemon.submissionEntries &* 2,
                 flags: 0)
             if result < 0 { return result }
             let supported = it.uring.parking.checkOperations()
@@ -75,7 +76,8 @@ extension Ref where Pointee == Station {
         result = leaveDescriptorTable()
         if result < 0 { return result }
         result = it.uring.work.open(
-            entryCount: UringDaemon.submissionEntries, completionCount: UringDaemon.completionEntries,
+            entryCount: UringDaemon.submissionEntries,
+            completionCount: UringDaemon.completionEntries,
             flags: UInt32(URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN)
                 | UInt32(URING_SETUP_SUBMIT_ALL))
         if result < 0 { return result }
@@ -269,7 +271,7 @@ extension Ref where Pointee == Station {
     private func cancelRequested() {
         it.table.forEachJob { job in
             let state = job.state
-            if job.it.station != address || state != .waiting && state != .running
+            if state != .waiting && state != .running || job.it.station != address
                 || !job.it.cancelRequested.load(ordering: .acquiring)
             {
                 return

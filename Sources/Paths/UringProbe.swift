@@ -108,7 +108,8 @@ enum UringProbe {
     /// 0 when the daemon's rings can be made and the kernel has what they need.
     static func tryUring() -> Int {
         var ring = Ring()
-        let flags = UInt32(URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN)
+        let flags =
+            UInt32(URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN)
             | UInt32(URING_SETUP_SUBMIT_ALL)
         let result = ring.open(entryCount: 4, completionCount: 8, flags: flags)
         if result < 0 { return result }

@@ -4,7 +4,7 @@ import ArgumentParser
 import Glibc
 
 enum EngineChoice: String, CaseIterable, ExpressibleByArgument {
-    case auto, uring, threads, off
+    case auto, native, uring, threads, off
 
     static let variable = "IOCTX_ENGINE"
 

@@ -248,8 +248,8 @@ int run_cases(int argc, char **argv, const struct test_case *cases, int count) {
             puts(cases[i].name);
         return 0;
     }
-    make_directory();
     (void)on_layer();
+    make_directory();
     int failed = 0, run = 0;
     for (int i = 0; i < count; i++) {
         if (!chosen(cases[i].name, argc, argv))

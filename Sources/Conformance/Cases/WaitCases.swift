@@ -306,16 +306,12 @@ enum WaitCases {
                 counter.feed()
                 _exit(0)
             }
-            s.getevents(context, 1, 1, seconds: nil)
+            let answer = s.quietEvents(context, least: 1, most: 1, seconds: nil).result
+            s.line("io_getevents answered \(answer)")
             s.line("helper \(s.ending(of: helper))")
-            s.getevents(context, 0, 1, seconds: 0)
         }.differs(
             "a wait on a futex is resumed by the kernel after SIGCONT, unseen by us",
-            (
-                "io_getevents(ctx, 1, 1, NULL) = -4 EINTR",
-                "io_getevents(ctx, 1, 1, NULL) = 1"
-            ),
-            ("io_getevents(ctx, 0, 1, 0.0 s) = 1", "io_getevents(ctx, 0, 1, 0.0 s) = 0")),
+            ("io_getevents answered -4", "io_getevents answered 1")),
         Case("signal/kills") { s in
             let context = s.setup()
             s.inChild {
