@@ -260,7 +260,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(never)
     private func checkEventfd(_ iocb: iocb, _ batch: inout Batch) -> Int {
         if !isOpen(iocb.aio_fildes) { return failure(EBADF) }
-        if iocb.aio_resfd == batch.checkedEventfd { return 0 }
+        if iocb.aio_resfd >= 0 && iocb.aio_resfd == batch.checkedEventfd { return 0 }
         let result = Eventfd.check(iocb.aio_resfd)
         if result == 0 { batch.checkedEventfd = iocb.aio_resfd }
         return result

@@ -112,8 +112,8 @@ struct Ring: ~Copyable {
         }
     }
 
-    /// Puts a file of the calling thread's descriptor table into a slot, or -1 for none. May be called by any
-    /// thread on a ring without SINGLE_ISSUER. 1 or a negated errno.
+    /// Puts a file of the calling thread's descriptor table into a slot, or none for -1. Any
+    /// thread may call it on a ring without SINGLE_ISSUER. 1 or a negated errno.
     func fillSlot(_ slot: UInt32, file: Int32) -> Int {
         updateSlot(slot, file: file, ring: descriptor, flag: 0)
     }
