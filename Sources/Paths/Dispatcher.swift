@@ -143,7 +143,7 @@ extension Ref where Pointee == EngineRecord {
         let outcome = chooseTransfer(&request, &batch, facts, attempted: attempted)
         // Flags that the file does not take are refused, not reported in an event.
         if case .completed(failure(EOPNOTSUPP)) = outcome, request.rwFlags != 0,
-            !FileChecks.isWriteThatMayNotWait(request, facts)
+            !FileChecks.answersInEvent(request, facts)
         {
             return .refused(failure(EOPNOTSUPP))
         }

@@ -43,9 +43,7 @@ enum FileChecks {
         if flags & ~known != 0 && !kernelTakes(flags & ~known) { return failure(EOPNOTSUPP) }
         if flags & appendAndNoAppend == appendAndNoAppend { return failure(EINVAL) }
         let isWrite = request.operation == .write
-        if flags & atomic != 0
-            && !(isWrite && facts.kind == .direct && takesAtomicWrites(request.descriptor))
-        {
+        if flags & atomic != 0 && !(isWrite && takesAtomicWrites(request.descriptor)) {
             return failure(EOPNOTSUPP)
         }
         if flags & (nowait | dontCache) == 0 { return 0 }
@@ -66,10 +64,12 @@ enum FileChecks {
         return 0
     }
 
-    /// True for a buffered write with RWF_NOWAIT on a file that takes the flag, but not for
-    /// writes: the file system says so in the event.
-    static func isWriteThatMayNotWait(_ request: Request, _ facts: FileFacts) -> Bool {
-        request.operation == .write && request.rwFlags & nowait != 0 && facts.kind == .cached
+    /// True for a write with a flag that the file takes, but not for buffered writes: the file
+    /// system says so in the event. RWF_ATOMIC is asked about before; RWF_NOWAIT is tried.
+    static func answersInEvent(_ request: Request, _ facts: FileFacts) -> Bool {
+        if request.operation != .write || facts.kind != .cached { return false }
+        if request.rwFlags & atomic != 0 { return true }
+        return request.rwFlags & nowait != 0
             && (facts.isReadable
                 ? takes(nowait, request.descriptor, facts)
                 : FileFacts.isOnWaitingFileSystem(request.descriptor, facts))

@@ -131,6 +131,8 @@ enum MatrixCases {
                 let writer = try open(.write)
                 for flags in values {
                     writer.drain()
+                    // A write that may not wait depends on no write-back being under way.
+                    fsync(writer.descriptor)
                     s.run(context, s.pwrite(writer).change { $0.aio_rw_flags = flags })
                 }
                 s.contents(of: writer)
