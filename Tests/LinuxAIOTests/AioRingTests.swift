@@ -64,7 +64,7 @@ extension AioRing {
         #expect(header.id == 9 && header.nr == 127 && header.head == 0 && header.tail == 0)
         #expect(header.magic == 0xa10a_10a1 && header.header_length == 32)
         #expect(header.compat_features == 1 && header.incompat_features == 0)
-        #expect(ring.id == 9 && ring.available == 0)
+        #expect(header.id == 9 && ring.available == 0)
     }
 
     @Test(

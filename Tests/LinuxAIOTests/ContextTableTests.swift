@@ -10,7 +10,10 @@ import Testing
 @testable import LinuxAIO
 
 private var quotaUsed: UInt32 { LinuxFace.current?.it.quotaUsed ?? 0 }
-private var recordsUsed: UInt32 { LinuxFace.current?.it.contextCount ?? 0 }
+private var recordsUsed: UInt32 {
+    guard let face = LinuxFace.current else { return 0 }
+    return face.it.contextCount.load(ordering: .relaxed)
+}
 
 /// True when the layer finds a context at the address.
 private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) == 0 }

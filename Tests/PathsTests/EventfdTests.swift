@@ -76,36 +76,29 @@ import Testing
         }
     }
 
-    // MARK: With hints
+    // MARK: Numbers that are reused
 
-    @Test("A remembered eventfd whose number is reused is looked at again") func staleHints() {
-        let engine = makeEngine(.inline)
+    @Test("A number that was an eventfd's and is reused is looked at again") func reusedNumbers() {
         let eventfd = Files.eventfd()
         let number = Descriptor(dup(eventfd.number))
-        #expect(engine.checkEventfd(number.number) == 0)
-        #expect(engine.checkEventfd(number.number) == 0)
+        #expect(Eventfd.check(number.number) == 0)
         number.reuse(for: Files.regular(1))
-        #expect(engine.checkEventfd(number.number) == failure(EINVAL))
+        #expect(Eventfd.check(number.number) == failure(EINVAL))
         number.reuse(for: Files.pipe().read)
-        #expect(engine.checkEventfd(number.number) == failure(EINVAL))
+        #expect(Eventfd.check(number.number) == failure(EINVAL))
         number.reuse(for: eventfd)
-        #expect(engine.checkEventfd(number.number) == 0)
-        close(number.number)
-        // Another test may have this number now; -EBADF or -EINVAL, but no eventfd of ours.
-        engine.setHint(-1, .eventfd)
-        #expect(engine.checkEventfd(-1) == failure(EBADF))
-        number.reuse(for: eventfd)
+        #expect(Eventfd.check(number.number) == 0)
+        #expect(Eventfd.check(-1) == failure(EBADF))
     }
 
     /// These have no inode of their own either.
-    @Test("A remembered eventfd that became a timerfd or an epoll set is refused")
-    func staleHintsAmongAnonymousFiles() {
-        let engine = makeEngine(.inline)
+    @Test("An eventfd's number that became a timerfd or an epoll set is refused")
+    func reusedNumbersAmongAnonymousFiles() {
         for other in [Files.timerfd(), Files.epoll(), Files.signalfd()] {
             let number = Files.eventfd()
-            #expect(engine.checkEventfd(number.number) == 0)
+            #expect(Eventfd.check(number.number) == 0)
             number.reuse(for: other)
-            #expect(engine.checkEventfd(number.number) == failure(EINVAL))
+            #expect(Eventfd.check(number.number) == failure(EINVAL))
         }
     }
 }
