@@ -18,7 +18,10 @@ enum Access: Sendable {
 
 enum MatrixCases {
     static let all: [Case] = kinds.flatMap { kind in
-        operations.map { operation in
+        operations.compactMap { operation in
+            // Whether xfs takes a buffered write that may not wait depends on the clock's tick:
+            // a new modification time needs a transaction, and that may wait.
+            if kind.name == "xfs" && operation.name == "flag-nowait" { return nil }
             let made = Case("file/\(kind.name)/\(operation.name)") { s in
                 try operation.run(s, { try kind.open(s, $0) })
             }
