@@ -43,12 +43,15 @@ public enum Memory {
         (bytes &+ pageBytes &- 1) & ~(pageBytes &- 1)
     }
 
-    /// Private zeroed memory that a forked child does not get. 0 when there is none to be had.
-    public static func map(bytes: Int, protection: Int32, shared: Bool = false) -> UInt {
+    /// Private zeroed memory, or a file's pages, that a forked child does not get. 0 when there is
+    /// none to be had.
+    public static func map(
+        bytes: Int, protection: Int32, shared: Bool = false, file: Int32 = -1
+    ) -> UInt {
         let flags =
-            (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | MAP_ANONYMOUS
+            (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | (file < 0 ? MAP_ANONYMOUS : 0)
         let address = systemCall(
-            Int32(SYS_mmap), 0, bytes, Int(protection), Int(flags), -1, 0)
+            Int32(SYS_mmap), 0, bytes, Int(protection), Int(flags), Int(file), 0)
         if address < 0 && address > -4096 { return 0 }
         _ = systemCall(Int32(SYS_madvise), address, bytes, Int(MADV_DONTFORK))
         return UInt(bitPattern: address)

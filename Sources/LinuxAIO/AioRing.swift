@@ -91,34 +91,38 @@ struct AioRing {
         header.it.tail.store(tail, ordering: .releasing)
     }
 
-    /// Copies up to `count` of the oldest events to the program's memory and consumes them;
-    /// -EFAULT and nothing consumed when they cannot be stored there.
-    func take(into events: UInt, count: Int, _ memory: UserMemory) -> Int {
+    /// Copies up to `count` of the oldest events to the program's memory and consumes them, if
+    /// there are at least `minimum`; -EFAULT and nothing consumed when they cannot be stored there.
+    @inline(__always)
+    func take(into events: UInt, count: Int, minimum: Int = 0, _ memory: UserMemory) -> Int {
         // Read once: the program may move it meanwhile.
         var position = head
-        let there = tail >= position ? tail &- position : nr &- position &+ tail
-        let taken = min(count, Int(there))
-        if memory.isStrict && taken > 0 {
-            // Up to the ring's end, then from its start.
-            let first = min(taken, Int(nr &- position))
-            let rest = taken &- first
-            let target = events &+ UInt(bitPattern: first &* Self.eventBytes)
-            if !Self.copyOut(eventAddress(position).address, first, events)
-                || !Self.copyOut(eventAddress(0).address, rest, target)
-            {
-                return failure(EFAULT)
+        let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
+        if there < minimum || there == 0 { return 0 }
+        let taken = min(count, there)
+        if memory.isStrict {
+            if !copyOutStrictly(from: position, taken, events) { return failure(EFAULT) }
+            position = (position &+ UInt32(taken)) % nr
+        } else {
+            var target = events
+            for _ in 0..<taken {
+                Ref<io_event>(address: target)?.it = eventAddress(position).it
+                target &+= UInt(Self.eventBytes)
+                position &+= 1
+                if position == nr { position = 0 }
             }
-            header.it.head.store((position &+ UInt32(taken)) % nr, ordering: .releasing)
-            return taken
         }
-        for index in 0..<taken {
-            let target = events &+ UInt(bitPattern: index &* Self.eventBytes)
-            Ref<io_event>(address: target)?.it = eventAddress(position).it
-            position &+= 1
-            if position == nr { position = 0 }
-        }
-        if taken > 0 { header.it.head.store(position, ordering: .releasing) }
+        header.it.head.store(position, ordering: .releasing)
         return taken
+    }
+
+    @inline(never)
+    private func copyOutStrictly(from position: UInt32, _ count: Int, _ events: UInt) -> Bool {
+        // Up to the ring's end, then from its start.
+        let first = min(count, Int(nr &- position))
+        let target = events &+ UInt(bitPattern: first &* Self.eventBytes)
+        return Self.copyOut(eventAddress(position).address, first, events)
+            && Self.copyOut(eventAddress(0).address, count &- first, target)
     }
 
     private static func copyOut(_ source: UInt, _ events: Int, _ target: UInt) -> Bool {

@@ -45,10 +45,7 @@ public enum LinuxAIO {
 
     /// io_submit(2). The number of requests accepted, or the errno of the first.
     public static func submit(_ context: UInt, _ nr: Int, _ pointers: UInt) -> Int {
-        // -EINVAL for a negative count comes before the look-up, and is the same.
-        withContext(context) { face, context in
-            nr < 0 ? failure(EINVAL) : face.submit(context, count: nr, pointers)
-        }
+        withFace { face in face.submit(context, count: nr, pointers) }
     }
 
     /// io_cancel(2). -EINPROGRESS when the request will end early, with its event in the ring;
@@ -73,6 +70,23 @@ public enum LinuxAIO {
         _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
         sigmask: UInt
     ) -> Int {
+        enter { nested in
+            if !nested, let face = LinuxFace.current, sigmask == 0, !Memory.isKernelHalf(timeout),
+                let taken = face.takeReady(context, minimum, maximum, events)
+            {
+                return taken
+            }
+            return reap(
+                context, minimum, maximum, events, timeout: timeout, sigmask: sigmask,
+                nested: nested)
+        }
+    }
+
+    @inline(never)
+    private static func reap(
+        _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
+        sigmask: UInt, nested: Bool
+    ) -> Int {
         if isOff { return failure(ENOSYS) }
         let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
         var time = timespec(tv_sec: 0, tv_nsec: 0)
@@ -80,20 +94,16 @@ public enum LinuxAIO {
         var mask: UInt64 = 0
         if sigmask != 0 && !memory.read(at: sigmask, into: &mask) { return failure(EFAULT) }
         let deadlineNs = timeout == 0 ? .max : Ref<LinuxFace>.deadline(time)
-        return enter { nested in
-            if nested { return minimum <= 0 || timeout != 0 ? 0 : failure(EINTR) }
-            guard let face = LinuxFace.current, let context = face.find(context) else {
-                return failure(EINVAL)
-            }
-            defer { face.unpin(context) }
-            let thread = CurrentThread()
-            if !thread.isNested { thread.context = context.address }
-            if minimum < 0 || maximum < minimum { return failure(EINVAL) }
-            var reaping = Reaping(
-                context: context, minimum: minimum, maximum: maximum, events: events,
-                deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)
-            return face.reap(&reaping)
+        if nested { return minimum <= 0 || timeout != 0 ? 0 : failure(EINTR) }
+        guard let face = LinuxFace.current, let context = face.find(context) else {
+            return failure(EINVAL)
         }
+        defer { face.unpin(context) }
+        if minimum < 0 || maximum < minimum { return failure(EINVAL) }
+        var reaping = Reaping(
+            context: context, minimum: minimum, maximum: maximum, events: events,
+            deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)
+        return face.reap(&reaping)
     }
 
     /// At exit: nothing that was accepted as a write may be lost, so what is still queued or
@@ -120,17 +130,21 @@ public enum LinuxAIO {
     private static func withContext(
         _ address: UInt, _ body: (Ref<LinuxFace>, ContextRef) -> Int
     ) -> Int {
+        withFace { face in
+            guard let context = face.find(address) else { return failure(EINVAL) }
+            defer { face.unpin(context) }
+            return body(face, context)
+        }
+    }
+
+    @inline(__always)
+    private static func withFace(_ body: (Ref<LinuxFace>) -> Int) -> Int {
         enter { nested in
             if nested { return failure(EAGAIN) }
             guard let face = LinuxFace.current else {
                 return Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
             }
-            if face.it.choice == .off { return failure(ENOSYS) }
-            guard let context = face.find(address) else { return failure(EINVAL) }
-            defer { face.unpin(context) }
-            let thread = CurrentThread()
-            if !thread.isNested { thread.context = context.address }
-            return body(face, context)
+            return face.it.choice == .off ? failure(ENOSYS) : body(face)
         }
     }
 

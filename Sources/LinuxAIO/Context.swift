@@ -3,8 +3,9 @@
 // Lock key:
 //   (c) the context's lock
 //   (f) the face's lock
-// A context's memory is never unmapped; a pin keeps the record from being reused. Whoever finds
-// a context by address pins it first and looks again (ContextTable.swift).
+// A context's memory is never unmapped; a pin keeps the record from being reused, and so do a
+// reserved slot and the lock. Whoever finds a context by address takes one of them first and looks
+// again (ContextTable.swift).
 //
 // Slots: in flight + unreaped events <= nr - 1. In flight counts every accepted request until its
 // event is stored, inline ones included; it drops after the tail has moved, so that a look at both
@@ -89,18 +90,47 @@ extension Ref where Pointee == Context {
 
     // MARK: Slots and events
 
-    /// Reserves up to `count` slots; 0 when the ring is full.
+    /// Reserves up to `count` slots; 0 when the ring is full or the context is dying. Whoever has
+    /// slots reserved holds the record, and io_destroy waits for him.
     @inline(__always)
     func reserve(_ count: UInt32) -> UInt32 {
         it.lock.lock()
+        let granted = reserveLocked(count)
+        it.lock.unlock()
+        return granted
+    }
+
+    /// The same for whoever has not pinned the record; 0 also when it is not, or not any longer,
+    /// the context of that address, and for one whose first submission decides about adoption.
+    @inline(__always)
+    func reserve(_ count: UInt32, named address: UInt) -> UInt32 {
+        it.lock.lock()
+        let granted =
+            isLocked(named: address) && !it.mayBeAdopted.load(ordering: .relaxed)
+            ? reserveLocked(count) : 0
+        it.lock.unlock()
+        return granted
+    }
+
+    @inline(__always)
+    private func reserveLocked(_ count: UInt32) -> UInt32 {
         let used = it.inFlight &+ it.ring.available
         let room = it.ring.nr &- 1
         // An adopted context has no slots of ours: the call starts again with the kernel.
-        let isFull = used >= room || it.isAdopted.load(ordering: .relaxed)
+        let isFull =
+            used >= room || it.isAdopted.load(ordering: .relaxed)
+            || it.isDying.load(ordering: .relaxed)
         let granted = isFull ? 0 : min(count, room &- used)
         it.inFlight &+= granted
-        it.lock.unlock()
         return granted
+    }
+
+    /// Under the lock: whether the record is that of a living context of ours with that name. The
+    /// record is not reused while the lock is held: see `release` in ContextTable.swift.
+    @inline(__always)
+    func isLocked(named address: UInt) -> Bool {
+        it.address.load(ordering: .relaxed) == address && visibleId == it.index
+            && !it.isDying.load(ordering: .relaxed) && !it.isAdopted.load(ordering: .relaxed)
     }
 
     /// Gives back slots that were reserved and not used.

@@ -92,6 +92,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(__always)
     func find(_ address: UInt) -> ContextRef? {
         guard let context = findOnce(address) ?? findAgain(address) else { return nil }
+        rememberInThread(context)
         if it.memory.isStrict && !isVisible(context, at: address) {
             unpin(context)
             return nil
@@ -141,22 +142,34 @@ extension Ref where Pointee == LinuxFace {
 
     @inline(__always)
     private func findOnce(_ address: UInt) -> ContextRef? {
+        guard let context = findUnpinned(address) else { return nil }
+        context.it.pins.add(1, ordering: .sequentiallyConsistent)
+        if context.it.address.load(ordering: .sequentiallyConsistent) == address
+            && !context.it.isDying.load(ordering: .sequentiallyConsistent)
+            && (context.visibleId == context.it.index
+                || context.it.isAdopted.load(ordering: .relaxed))
+        {
+            return context
+        }
+        unpin(context)
+        return nil
+    }
+
+    /// For a handler that interrupts this call: see `destroy`.
+    @inline(__always)
+    func rememberInThread(_ context: ContextRef) {
+        let thread = CurrentThread()
+        if !thread.isNested { thread.context = context.address }
+    }
+
+    /// The record that had that address a moment ago. The caller makes it stay and looks again.
+    @inline(__always)
+    func findUnpinned(_ address: UInt) -> ContextRef? {
         var next = bucket(address).it.load(ordering: .acquiring)
         var steps: UInt32 = 0
         while next != 0 && steps <= it.contextCount.load(ordering: .relaxed) {
             let context = it.contexts[next &- 1]
-            if context.it.address.load(ordering: .relaxed) == address {
-                context.it.pins.add(1, ordering: .sequentiallyConsistent)
-                if context.it.address.load(ordering: .sequentiallyConsistent) == address
-                    && !context.it.isDying.load(ordering: .sequentiallyConsistent)
-                    && (context.visibleId == context.it.index
-                        || context.it.isAdopted.load(ordering: .relaxed))
-                {
-                    return context
-                }
-                unpin(context)
-                return nil
-            }
+            if context.it.address.load(ordering: .relaxed) == address { return context }
             next = context.it.hashNext
             steps &+= 1
         }
@@ -179,18 +192,27 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
+    /// After slots that were reserved without a pin are used: who held the record by them alone
+    /// may have been the last.
+    @inline(__always)
+    func releaseUnpinned(_ context: ContextRef) {
+        if context.it.isDying.load(ordering: .sequentiallyConsistent) { release(context) }
+    }
+
     @inline(never)
     private func release(_ context: ContextRef) {
         it.lock.lock()
+        context.it.lock.lock()
         // Only one of several that saw 0 pins finds the address still set.
         if context.it.pins.load(ordering: .sequentiallyConsistent) == 0
             && context.it.isDying.load(ordering: .sequentiallyConsistent)
-            && context.it.address.load(ordering: .relaxed) != 0
+            && context.it.address.load(ordering: .relaxed) != 0 && context.it.inFlight == 0
         {
             context.it.address.store(0, ordering: .sequentiallyConsistent)
             it.arena.free(context.it.ring.pages)
             it.lowestFree = min(it.lowestFree, context.it.index)
         }
+        context.it.lock.unlock()
         it.lock.unlock()
     }
 
@@ -208,23 +230,13 @@ extension Ref where Pointee == LinuxFace {
             it.lock.unlock()
             if let evicted { abandon(evicted) }
         }
-        guard let context = freeRecordLocked(), let pages = it.arena.allocate(bytes: bytes)
+        if it.quotaUsed > quota &- n { return failure(EAGAIN) }
+        guard let context = freeRecordLocked(),
+            let (pages, address) = it.arena.allocateViews(bytes: bytes)
         else { return failure(ENOMEM) }
-        if it.quotaUsed > quota &- n {
-            it.arena.free(pages)
-            return failure(EAGAIN)
-        }
         context.prepare(
             ring: AioRing(pages: pages, id: context.it.index), quota: n,
             mayBeAdopted: it.choice == .automatic || it.choice == .native)
-        let view = systemCall(
-            Int32(SYS_mremap), Int(bitPattern: pages.address), 0, pages.bytes,
-            Int(IOCTX_MREMAP_MAYMOVE))
-        if view < 0 && view > -4096 {
-            it.arena.free(pages)
-            return failure(ENOMEM)
-        }
-        let address = UInt(bitPattern: view)
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
         evicted = evictLocked(address)
@@ -232,7 +244,7 @@ extension Ref where Pointee == LinuxFace {
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
         linkLocked(context, at: address)
-        return view
+        return Int(bitPattern: address)
     }
 
     private func linkLocked(_ context: ContextRef, at address: UInt) {

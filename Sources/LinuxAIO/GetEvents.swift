@@ -37,6 +37,24 @@ extension Ref where Pointee == LinuxFace {
         return System.monotonicNs() &+ UInt64(relative)
     }
 
+    /// The usual case of io_getevents: enough events are there, or none are wanted. Their number,
+    /// or nil where it takes a longer look.
+    @inline(__always)
+    func takeReady(_ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt) -> Int? {
+        if it.memory.isStrict || Memory.isOutsideUserSpace(events) || minimum < 0
+            || maximum < max(minimum, 1)
+        {
+            return nil
+        }
+        guard let context = findUnpinned(address) else { return nil }
+        context.it.lock.lock()
+        defer { context.it.lock.unlock() }
+        if !context.isLocked(named: address) { return nil }
+        let taken = context.it.ring.take(
+            into: events, count: maximum, minimum: minimum, it.memory)
+        return taken > 0 || minimum == 0 && context.it.overdue == 0 ? taken : nil
+    }
+
     /// Reaps from a pinned context. The number of events, or a negated errno.
     func reap(_ reaping: inout Reaping) -> Int {
         while true {

@@ -4,7 +4,8 @@
 //
 // Rings come from extents of shared anonymous memory, so there is no descriptor and no file size
 // limit involved; the program's view is a second mapping of the same pages (mremap with an old
-// length of 0). Larger rings have an extent of their own.
+// length of 0). Larger rings have an extent of their own. Where such a mapping cannot be had
+// (gVisor, Valgrind), a ring is a file in memory that is mapped twice and closed.
 
 import CLibAIO
 import JobTable
@@ -36,6 +37,45 @@ struct RingArena: ~Copyable {
     init?() {
         guard let reserve = Reserve<Extent>(capacity: 65_536) else { return nil }
         extents = reserve
+    }
+
+    /// Pages for a ring and the address of the program's view of them; nil without memory. The
+    /// caller holds the face's lock.
+    mutating func allocateViews(bytes: Int) -> (pages: RingPages, view: UInt)? {
+        guard let pages = allocate(bytes: bytes) else { return nil }
+        let view = systemCall(
+            Int32(SYS_mremap), Int(bitPattern: pages.address), 0, bytes,
+            Int(IOCTX_MREMAP_MAYMOVE))
+        if view > 0 { return (pages, UInt(bitPattern: view)) }
+        free(pages)
+        return view == failure(EINVAL) ? Self.mapFile(bytes: bytes) : nil
+    }
+
+    private static func mapFile(bytes: Int) -> (pages: RingPages, view: UInt)? {
+        // A file beyond the limit would end the process with SIGXFSZ.
+        var limit = rlimit()
+        let asked = withAddress(of: &limit) {
+            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
+        }
+        if asked < 0 || UInt64(limit.rlim_cur) < UInt64(bytes) { return nil }
+        var name: (UInt32, UInt8) = (0x676e_6972, 0)  // "ring"
+        let made = withAddress(of: &name) {
+            systemCall(Int32(SYS_memfd_create), $0, Int(IOCTX_MFD_CLOEXEC))
+        }
+        if made < 0 { return nil }
+        let file = Int32(truncatingIfNeeded: made)
+        defer { System.close(file) }
+        if systemCall(Int32(SYS_ftruncate), made, bytes) < 0 { return nil }
+        let ours = Memory.map(
+            bytes: bytes, protection: PROT_READ | PROT_WRITE, shared: true, file: file)
+        if ours == 0 { return nil }
+        let theirs = Memory.map(
+            bytes: bytes, protection: PROT_READ | PROT_WRITE, shared: true, file: file)
+        if theirs == 0 {
+            Memory.unmap(ours, bytes: bytes)
+            return nil
+        }
+        return (RingPages(address: ours, bytes: bytes, extent: Job.none), theirs)
     }
 
     /// Pages for a ring of `bytes` (whole pages), zeroed or with an earlier ring's events in

@@ -50,8 +50,81 @@ private struct Gathered {
 }
 
 extension Ref where Pointee == LinuxFace {
-    /// io_submit(2) on a pinned context. The number of accepted requests, or a negated errno.
-    func submit(_ context: ContextRef, count nr: Int, _ pointers: UInt) -> Int {
+    /// io_submit(2). The number of accepted requests, or a negated errno.
+    @inline(__always)
+    func submit(_ address: UInt, count: Int, _ pointers: UInt) -> Int {
+        unsafe withUnsafeTemporaryAllocation(
+            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
+        ) { buffer in
+            let events = UInt(bitPattern: buffer.baseAddress)
+            guard !it.memory.isStrict, !Memory.isOutsideUserSpace(pointers), count > 0,
+                let context = findUnpinned(address)
+            else { return submitPinned(address, count: count, pointers, events) }
+            var gathered = Gathered(context: context, events: events)
+            gathered.slots = context.reserve(
+                UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
+            if gathered.slots == 0 { return submitPinned(address, count: count, pointers, events) }
+            rememberInThread(context)
+            let accepted = submitPlainReads(from: 0, count, pointers, &gathered)
+            if accepted < count {
+                return submitRest(&gathered, after: accepted, count: count, pointers)
+            }
+            gathered.publish()
+            releaseUnpinned(context)
+            return accepted
+        }
+    }
+
+    /// The usual case, for as long as it lasts and slots are reserved: reads of one buffer, without
+    /// flags, of a file whose pages were cached last time. How many of `count` requests are
+    /// accepted now, of which `first` were before; what the next one is, the rest finds out.
+    @inline(__always)
+    private func submitPlainReads(
+        from first: Int, _ count: Int, _ pointers: UInt, _ gathered: inout Gathered
+    ) -> Int {
+        var accepted = first
+        while accepted < count && gathered.slots > 0 {
+            let slot = pointers &+ UInt(bitPattern: accepted &* 8)
+            guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
+                let request = PlainRead(address),
+                let flags = it.engine.flagsToReadAtOnce(request.descriptor)
+            else { return accepted }
+            var vector = request.vector
+            let result = withAddress(of: &vector) {
+                System.transfer(
+                    isWrite: false, request.descriptor, UInt(bitPattern: $0), 1, request.offset,
+                    flags)
+            }
+            if result != vector.length { return accepted }
+            gathered.slots &-= 1
+            gathered.add(
+                io_event(data: request.data, obj: UInt64(address), res: Int64(result), res2: 0),
+                resfd: -1)
+            accepted &+= 1
+        }
+        return accepted
+    }
+
+    /// The rest of an io_submit that began with plain reads. The reserved slots have kept the
+    /// context until here.
+    @inline(never)
+    private func submitRest(
+        _ gathered: inout Gathered, after accepted: Int, count: Int, _ pointers: UInt
+    ) -> Int {
+        let context = gathered.context
+        context.it.pins.add(1, ordering: .sequentiallyConsistent)
+        defer { unpin(context) }
+        let count = min(count, Int(context.it.ring.nr))
+        return submitOurs(&gathered, after: accepted, count: count, pointers)
+    }
+
+    @inline(never)
+    private func submitPinned(
+        _ address: UInt, count nr: Int, _ pointers: UInt, _ events: UInt
+    ) -> Int {
+        guard let context = find(address) else { return failure(EINVAL) }
+        defer { unpin(context) }
+        if nr < 0 { return failure(EINVAL) }
         let count = min(nr, Int(context.it.ring.nr))
         if count == 0 { return 0 }
         if context.it.isAdopted.load(ordering: .acquiring)
@@ -60,40 +133,43 @@ extension Ref where Pointee == LinuxFace {
         {
             return submitAdopted(context, count: nr, pointers)
         }
-        let result = submitOurs(context, count, pointers)
+        var gathered = Gathered(context: context, events: events)
+        let result = submitOurs(&gathered, after: 0, count: count, pointers)
         return result == failure(EAGAIN) && context.it.isAdopted.load(ordering: .acquiring)
             ? submitAdopted(context, count: nr, pointers) : result
     }
 
-    private func submitOurs(_ context: ContextRef, _ count: Int, _ pointers: UInt) -> Int {
-        return unsafe withUnsafeTemporaryAllocation(
-            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
-        ) { buffer in
-            var gathered = Gathered(context: context, events: UInt(bitPattern: buffer.baseAddress))
-            var batch = Batch()
-            var accepted = 0
-            var result = 0
-            while accepted < count {
-                var address: UInt = 0
-                result =
-                    it.memory.read(
-                        at: pointers &+ UInt(bitPattern: accepted &* 8), into: &address)
-                    ? submitOne(address, count &- accepted, &gathered, &batch) : failure(EFAULT)
-                if result < 0 { break }
-                accepted &+= 1
+    private func submitOurs(
+        _ gathered: inout Gathered, after first: Int, count: Int, _ pointers: UInt
+    ) -> Int {
+        let context = gathered.context
+        var batch = Batch()
+        var accepted = first
+        var result = 0
+        while accepted < count {
+            if !it.memory.isStrict && batch.isEmpty {
+                accepted = submitPlainReads(from: accepted, count, pointers, &gathered)
+                if accepted == count { break }
             }
-            gathered.publish()
-            it.engine.handOver(&batch) {
-                context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0
-            }
-            if gathered.slots > 0 { context.unreserve(gathered.slots) }
-            // Whoever destroys the context has ended what was in its request queue by then, or
-            // this sees that it is dying.
-            if context.it.isDying.load(ordering: .sequentiallyConsistent) {
-                cancelAll(of: context)
-            }
-            return accepted > 0 ? accepted : result
+            var address: UInt = 0
+            result =
+                it.memory.read(
+                    at: pointers &+ UInt(bitPattern: accepted &* 8), into: &address)
+                ? submitOne(address, count &- accepted, &gathered, &batch) : failure(EFAULT)
+            if result < 0 { break }
+            accepted &+= 1
         }
+        gathered.publish()
+        it.engine.handOver(&batch) {
+            context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0
+        }
+        if gathered.slots > 0 { context.unreserve(gathered.slots) }
+        // Whoever destroys the context has ended what was in its request queue by then, or
+        // this sees that it is dying.
+        if context.it.isDying.load(ordering: .sequentiallyConsistent) {
+            cancelAll(of: context)
+        }
+        return accepted > 0 ? accepted : result
     }
 
     @inline(__always)
@@ -259,11 +335,11 @@ extension Ref where Pointee == LinuxFace {
 
     @inline(never)
     private func checkEventfd(_ iocb: iocb, _ batch: inout Batch) -> Int {
-        if !isOpen(iocb.aio_fildes) { return failure(EBADF) }
         if iocb.aio_resfd >= 0 && iocb.aio_resfd == batch.checkedEventfd { return 0 }
-        let result = Eventfd.check(iocb.aio_resfd)
+        let result = it.engine.checkEventfd(iocb.aio_resfd)
         if result == 0 { batch.checkedEventfd = iocb.aio_resfd }
-        return result
+        // The kernel finds the file first.
+        return result == 0 || isOpen(iocb.aio_fildes) ? result : failure(EBADF)
     }
 
     // MARK: Buffers
@@ -314,6 +390,35 @@ extension Ref where Pointee == LinuxFace {
             request.ioPriority = UInt16(bitPattern: iocb.aio_reqprio)
             request.priorityError = IOPriority.refusal(of: request.ioPriority)
         }
+    }
+}
+
+/// A request that is a plain read, which a look at four words tells: opcode 0, key, flags and
+/// reserved words 0, a buffer in user space, an offset that is not negative.
+private struct PlainRead {
+    let data: UInt64
+    let descriptor: Int32
+    let vector: Vector
+    let offset: Int64
+
+    /// nil when the request at that address is anything else.
+    @inline(__always)
+    init?(_ address: UInt) {
+        guard let iocb = Ref<iocb>(address: address) else { return nil }
+        let length = iocb.it.aio_nbytes
+        let base = iocb.it.aio_buf
+        if UInt32(iocb.it.aio_lio_opcode) | iocb.it.aio_key != 0
+            || UInt32(bitPattern: iocb.it.aio_rw_flags) | iocb.it.aio_flags != 0
+            || iocb.it.aio_reserved2 != 0 || iocb.it.aio_offset < 0
+            || length &- 1 >= UInt64(System.transferBytesMax)
+            || Memory.isKernelHalf(UInt(base &+ length)) || Memory.isKernelHalf(UInt(base))
+        {
+            return nil
+        }
+        data = iocb.it.aio_data
+        descriptor = iocb.it.aio_fildes
+        vector = Vector(base: UInt(base), length: Int(length))
+        offset = iocb.it.aio_offset
     }
 }
 

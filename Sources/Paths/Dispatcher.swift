@@ -86,22 +86,33 @@ public struct Batch: ~Copyable {
 }
 
 extension Ref where Pointee == EngineRecord {
+    /// The flags with which a read of that descriptor may be tried at once, in the submitter: nil
+    /// unless the hint says that its last read came from memory. Now and then the hint is doubted:
+    /// a descriptor whose file is read with O_DIRECT now would block here for ever.
+    @inline(__always)
+    public func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
+        let hint = hint(descriptor)
+        if hint != .cached && hint != .memory { return nil }
+        if CurrentThread().isTimeToDoubt() {
+            setHint(descriptor, .unknown)
+            return nil
+        }
+        return hint == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
+    }
+
     /// Starts a request on the path that suits its file.
     @inline(__always)
     public func start(_ request: inout Request, _ batch: inout Batch) -> Outcome {
-        // The usual case, decided by the hint alone: a read from memory. Now and then the hint is
-        // doubted: a descriptor whose file is read with O_DIRECT now would block here for ever.
-        let hinted = hint(request.descriptor)
-        if request.operation == .read && (hinted == .cached || hinted == .memory)
-            && request.bufferError | request.priorityError == 0 && request.offset >= 0
-            && !CurrentThread().isTimeToDoubt()
+        // The usual case, decided by the hint alone: a read from memory.
+        if request.operation == .read && request.bufferError | request.priorityError == 0
+            && request.offset >= 0,
+            let flags = flagsToReadAtOnce(request.descriptor)
         {
-            let nowait = hinted == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
             let result = System.transfer(
                 isWrite: false, request.descriptor, request.vectors, request.vectorCount,
-                request.offset, request.rwFlags | nowait)
+                request.offset, request.rwFlags | flags)
             if result == request.length { return .completed(result) }
-            return startSlowly(&request, &batch, attempted: hinted == .cached ? result : nil)
+            return startSlowly(&request, &batch, attempted: flags != 0 ? result : nil)
         }
         return startSlowly(&request, &batch, attempted: nil)
     }

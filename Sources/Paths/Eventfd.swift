@@ -10,7 +10,7 @@ import JobTable
 
 public enum Eventfd {
     /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
-    public static func check(_ descriptor: Int32) -> Int {
+    static func check(_ descriptor: Int32) -> Int {
         var status = stat()
         let result = System.status(of: descriptor, into: &status)
         if result < 0 || isPathOnly(descriptor) { return failure(EBADF) }
@@ -20,6 +20,15 @@ public enum Eventfd {
         case .unknown: return refusesShortRead(descriptor) ? 0 : failure(EINVAL)
         default: return failure(EINVAL)
         }
+    }
+
+    /// True when a descriptor that was an eventfd still is one, at a third of the cost of `check`:
+    /// of the files without an inode of their own, eventfds are those that can be written to.
+    /// False when it cannot be told.
+    static func isStill(_ descriptor: Int32) -> Bool {
+        var status = stat()
+        return System.status(of: descriptor, into: &status) >= 0 && isAnonymous(status)
+            && System.readiness(of: descriptor, UInt32(POLLOUT)) == Int(POLLOUT)
     }
 
     /// Adds `count` to the descriptor if it still is what `check` saw.
@@ -60,5 +69,15 @@ public enum Eventfd {
             systemCall(Int32(SYS_read), Int(descriptor), $0, 4)
         }
         return result == failure(EINVAL)
+    }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
+    public func checkEventfd(_ descriptor: Int32) -> Int {
+        if hint(descriptor) == .eventfd && Eventfd.isStill(descriptor) { return 0 }
+        let result = Eventfd.check(descriptor)
+        if result == 0 { setHint(descriptor, .eventfd) }
+        return result
     }
 }

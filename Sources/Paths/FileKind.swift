@@ -24,6 +24,8 @@ public enum FileKind: UInt32 {
     /// Pipe, socket, terminal, eventfd and the like: waits for readiness.
     case stream
     case directory
+    /// An eventfd that was named to be signalled; as a file to read it is a stream.
+    case eventfd
 }
 
 /// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
