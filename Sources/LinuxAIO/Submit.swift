@@ -65,7 +65,7 @@ extension Ref where Pointee == LinuxFace {
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
             if gathered.slots == 0 { return submitPinned(address, count: count, pointers, events) }
             rememberInThread(context)
-            let accepted = submitPlainReads(from: 0, count, pointers, &gathered)
+            let accepted = submitPlain(from: 0, count, pointers, &gathered)
             if accepted < count {
                 return submitRest(&gathered, after: accepted, count: count, pointers)
             }
@@ -75,37 +75,37 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// The usual case, for as long as it lasts and slots are reserved: reads of one buffer, without
-    /// flags, of a file whose pages were cached last time. How many of `count` requests are
-    /// accepted now, of which `first` were before; what the next one is, the rest finds out.
+    /// The usual case, for as long as it lasts and slots are reserved: one buffer, no flags, and a
+    /// file that was in the page cache last time. How many of `count` requests are accepted now,
+    /// of which `first` were before; what the next one is, the rest finds out.
     @inline(__always)
-    private func submitPlainReads(
+    private func submitPlain(
         from first: Int, _ count: Int, _ pointers: UInt, _ gathered: inout Gathered
     ) -> Int {
         var accepted = first
         while accepted < count && gathered.slots > 0 {
             let slot = pointers &+ UInt(bitPattern: accepted &* 8)
             guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
-                let request = PlainRead(address),
-                let flags = it.engine.flagsToReadAtOnce(request.descriptor)
+                let plain = PlainTransfer(address)
             else { return accepted }
-            var vector = request.vector
+            var vector = plain.vector
+            let length = vector.length
             let result = withAddress(of: &vector) {
-                System.transfer(
-                    isWrite: false, request.descriptor, UInt(bitPattern: $0), 1, request.offset,
-                    flags)
+                it.engine.transferAtOnce(
+                    isWrite: plain.isWrite, plain.descriptor, UInt(bitPattern: $0), length,
+                    plain.offset)
             }
-            if result != vector.length { return accepted }
+            guard let result else { return accepted }
             gathered.slots &-= 1
             gathered.add(
-                io_event(data: request.data, obj: UInt64(address), res: Int64(result), res2: 0),
+                io_event(data: plain.data, obj: UInt64(address), res: Int64(result), res2: 0),
                 resfd: -1)
             accepted &+= 1
         }
         return accepted
     }
 
-    /// The rest of an io_submit that began with plain reads. The reserved slots have kept the
+    /// The rest of an io_submit that began with plain requests. The reserved slots have kept the
     /// context until here.
     @inline(never)
     private func submitRest(
@@ -148,7 +148,7 @@ extension Ref where Pointee == LinuxFace {
         var result = 0
         while accepted < count {
             if !it.memory.isStrict && batch.isEmpty {
-                accepted = submitPlainReads(from: accepted, count, pointers, &gathered)
+                accepted = submitPlain(from: accepted, count, pointers, &gathered)
                 if accepted == count { break }
             }
             var address: UInt = 0
@@ -393,10 +393,11 @@ extension Ref where Pointee == LinuxFace {
     }
 }
 
-/// A request that is a plain read, which a look at four words tells: opcode 0, key, flags and
-/// reserved words 0, a buffer in user space, an offset that is not negative.
-private struct PlainRead {
+/// A plain read or write, which a look at four words tells: opcode 0 or 1, key, flags and reserved
+/// words 0, a buffer in user space, an offset that is not negative.
+private struct PlainTransfer {
     let data: UInt64
+    let isWrite: Bool
     let descriptor: Int32
     let vector: Vector
     let offset: Int64
@@ -405,9 +406,10 @@ private struct PlainRead {
     @inline(__always)
     init?(_ address: UInt) {
         guard let iocb = Ref<iocb>(address: address) else { return nil }
+        let opcode = iocb.it.aio_lio_opcode
         let length = iocb.it.aio_nbytes
         let base = iocb.it.aio_buf
-        if UInt32(iocb.it.aio_lio_opcode) | iocb.it.aio_key != 0
+        if UInt32(opcode & ~1) | iocb.it.aio_key != 0
             || UInt32(bitPattern: iocb.it.aio_rw_flags) | iocb.it.aio_flags != 0
             || iocb.it.aio_reserved2 != 0 || iocb.it.aio_offset < 0
             || length &- 1 >= UInt64(System.transferBytesMax)
@@ -416,6 +418,7 @@ private struct PlainRead {
             return nil
         }
         data = iocb.it.aio_data
+        isWrite = opcode != 0
         descriptor = iocb.it.aio_fildes
         vector = Vector(base: UInt(base), length: Int(length))
         offset = iocb.it.aio_offset

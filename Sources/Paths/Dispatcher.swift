@@ -86,18 +86,49 @@ public struct Batch: ~Copyable {
 }
 
 extension Ref where Pointee == EngineRecord {
-    /// The flags with which a read of that descriptor may be tried at once, in the submitter: nil
-    /// unless the hint says that its last read came from memory. Now and then the hint is doubted:
-    /// a descriptor whose file is read with O_DIRECT now would block here for ever.
+    /// A transfer of one buffer of `length` bytes, done in the submitter if the hint says that the
+    /// file's pages were cached last time and nothing stands against it. Its result; nil when
+    /// the file must be looked at, with nothing transferred that may not be transferred again.
     @inline(__always)
-    public func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
-        let hint = hint(descriptor)
-        if hint != .cached && hint != .memory { return nil }
-        if CurrentThread().isTimeToDoubt() {
-            setHint(descriptor, .unknown)
+    public func transferAtOnce(
+        isWrite: Bool, _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
+    ) -> Int? {
+        if isWrite { return writeAtOnce(descriptor, vector, length, offset) }
+        guard let flags = flagsToReadAtOnce(descriptor) else { return nil }
+        let result = System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
+        return result == length ? result : nil
+    }
+
+    /// A write has kernel order: it is done in the submitter, and waits only for deferred reads.
+    @inline(__always)
+    private func writeAtOnce(
+        _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
+    ) -> Int? {
+        if !hint(descriptor).isBuffered || it.gate.count.load(ordering: .acquiring) != 0
+            || isDoubted(descriptor)
+        {
             return nil
         }
+        let result = System.transfer(isWrite: true, descriptor, vector, 1, offset, 0)
+        return FileChecks.isRefusal(result) ? nil : result
+    }
+
+    /// The flags with which a read of that descriptor may be tried at once, in the submitter: nil
+    /// unless the hint says that its last read came from memory.
+    @inline(__always)
+    private func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
+        let hint = hint(descriptor)
+        if hint != .cached && hint != .memory || isDoubted(descriptor) { return nil }
         return hint == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
+    }
+
+    /// Now and then a hint is dropped: a descriptor that leads to an O_DIRECT file now would block
+    /// its submitters for ever.
+    @inline(__always)
+    private func isDoubted(_ descriptor: Int32) -> Bool {
+        if !CurrentThread().isTimeToDoubt() { return false }
+        setHint(descriptor, .unknown)
+        return true
     }
 
     /// Starts a request on the path that suits its file.
@@ -180,6 +211,7 @@ extension Ref where Pointee == EngineRecord {
         }
         if isWrite {
             if !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
+            if hint(request.descriptor) == .unknown { setHint(request.descriptor, facts.kind) }
             return .completed(transferNow(request))
         }
         return startBufferedRead(&request, &batch, facts, attempted: attempted)

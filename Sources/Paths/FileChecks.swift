@@ -37,6 +37,17 @@ enum FileChecks {
         return overflow ? failure(EINVAL) : 0
     }
 
+    /// True for an answer to a write that may mean another kind of file than was thought: nothing
+    /// was written, and the request may be started again.
+    @inline(__always)
+    static func isRefusal(_ result: Int) -> Bool {
+        result < 0
+            && (result == failure(EBADF) || result == failure(EINVAL)
+                || result == failure(ESPIPE) || result == failure(EISDIR)
+                || result == failure(EOPNOTSUPP) || result == failure(EAGAIN)
+                || result == failure(EINTR))
+    }
+
     /// include/linux/fs.h, kiocb_set_rw_flags; before the access mode.
     private static func flagsRefusal(of request: Request, _ facts: FileFacts) -> Int {
         let flags = request.rwFlags

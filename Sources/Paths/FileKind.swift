@@ -26,6 +26,12 @@ public enum FileKind: UInt32 {
     case directory
     /// An eventfd that was named to be signalled; as a file to read it is a stream.
     case eventfd
+
+    /// Through the page cache, or memory-backed.
+    @inline(__always)
+    var isBuffered: Bool {
+        rawValue >= FileKind.cached.rawValue && rawValue <= FileKind.memory.rawValue
+    }
 }
 
 /// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
