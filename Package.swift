@@ -20,7 +20,7 @@ let package = Package(
         .trait(name: "Dropin", description: "Compile the layer as Embedded Swift")
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     ],
     targets: [
         .target(
@@ -41,7 +41,10 @@ let package = Package(
             name: "CConformance", exclude: ["reference.txt"],
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(
-            name: "Conformance", dependencies: ["CLibAIO", "CConformance"],
+            name: "TestBed", dependencies: ["CConformance"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .target(
+            name: "Conformance", dependencies: ["CLibAIO", "CConformance", "TestBed"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .executableTarget(
             name: "ioctx",
