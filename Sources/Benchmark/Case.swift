@@ -9,23 +9,30 @@ public struct Case: Sendable {
     /// Whether the kernel has no counterpart, or blocks for ever.
     public private(set) var isOurs = false
 
+    /// How many turns the sides take in a round. What is soon under way takes short ones, so that
+    /// both meet the same machine.
+    let slices: Int
     let place: Place
     let measure: @Sendable (Setting) throws -> Measurement
+
+    private static let slicesOfMany = 16
 
     init(_ name: String, _ transfer: Transfer, _ goals: Goal...) {
         self.name = name
         self.goals = goals
         place = transfer.place
+        slices = transfer.isLasting ? 1 : Self.slicesOfMany
         measure = { try transfer.measure($0) }
     }
 
     init(
-        _ name: String, _ place: Place, _ goals: Goal...,
+        _ name: String, _ place: Place, inOneGo: Bool = true, _ goals: Goal...,
         measure: @escaping @Sendable (Setting) throws -> Measurement
     ) {
         self.name = name
         self.goals = goals
         self.place = place
+        slices = inOneGo ? 1 : Self.slicesOfMany
         self.measure = measure
     }
 

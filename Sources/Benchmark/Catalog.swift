@@ -87,7 +87,7 @@ public enum Catalog {
     ]
 
     private static let pipes = [
-        Case("pipes/poll", .none, .rate(1)) { try PipeCases.poll($0) },
+        Case("pipes/poll", .none, inOneGo: false, .rate(1)) { try PipeCases.poll($0) },
         Case("pipes/read-then-feed", .none, .works) { try PipeCases.readThenFeed($0) },
         Case("pipes/million", .none, .itemBytes(256)) { try PipeCases.million($0) }
             .set("IOCTX_AIO_MAX_NR", "1100000").ours,

@@ -1,81 +1,159 @@
-// One measurement in this process: what the runner starts for each side of each round.
+// A measurement in another process, as the runner sees it.
+//
+// The child says that it is ready with a byte, measures once for each byte that it is given, and
+// answers with a byte then. At the end of its input it writes what it has measured, as JSON.
 
 import CBenchmark
-import CLibAIO
+import CConformance
 import FoundationEssentials
 import Glibc
 import TestBed
 
-/// What a child is told, as JSON among its arguments.
-public struct ChildTask: Codable, Sendable {
-    let name: String
-    /// The path of a libaio; nil for the system calls.
-    let library: String?
-    let folder: String
-    let file: String
-    let device: String?
-    let seconds: Double
-    let seed: UInt64
-    /// Whether a tracer waits to count system calls.
-    let isCounted: Bool
+final class Child {
+    static let byte = UInt8(ascii: ".")
 
-    public init(json: String) throws {
-        self = try JSONDecoder().decode(ChildTask.self, from: Data(json.utf8))
-    }
+    private let name: String
+    private let process: pid_t
+    private let scratch: Scratch
+    private let look: () -> Void
+    private var input: Int32
+    private let output: Int32
+    private var status: Int32?
+    private var said: [UInt8] = []
 
+    /// `name` is whose measurement it is, `look` is called while there is nothing else to do.
     init(
-        name: String, library: String?, folder: String, file: String, device: String?,
-        seconds: Double, seed: UInt64, isCounted: Bool
-    ) {
+        _ name: String, _ tool: String, _ task: ChildTask, _ scratch: Scratch,
+        look: @escaping () -> Void
+    ) throws {
         self.name = name
-        self.library = library
-        self.folder = folder
-        self.file = file
-        self.device = device
-        self.seconds = seconds
-        self.seed = seed
-        self.isCounted = isCounted
+        self.scratch = scratch
+        self.look = look
+        var inputs: [Int32] = [0, 0]
+        var outputs: [Int32] = [0, 0]
+        let error = conformance_pipe(&inputs, O_CLOEXEC)
+        if error < 0 { throw Trouble("pipe: \(Trouble.words(error))") }
+        if conformance_pipe(&outputs, O_CLOEXEC) < 0 {
+            close(inputs[0])
+            close(inputs[1])
+            throw Trouble("pipe: \(Trouble.words(errno))")
+        }
+        (input, output) = (inputs[1], outputs[0])
+        let json = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
+        let arguments = [tool, "bench", "--child", json]
+        let words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+        process = conformance_spawn(tool, words, inputs[0], outputs[1])
+        for word in words { free(word) }
+        close(inputs[0])
+        close(outputs[1])
+        if process < 0 { throw Trouble("starting '\(tool)': \(Trouble.words(process))") }
+        scratch.children.insert(process)
     }
 
-    private static let patienceSeconds = 30.0
+    deinit {
+        if input >= 0 { close(input) }
+        close(output)
+    }
 
-    /// Writes the answer to stdout.
-    public func run() -> Never {
-        // Neither a measurement that hangs nor one whose starter is gone stays.
-        alarm(UInt32(Self.patienceSeconds + seconds * 4))
-        benchmark_die_with_parent()
-        if isCounted { kill(getpid(), SIGSTOP) }
-        let text = (try? JSONEncoder().encode(answer())) ?? Data()
-        text.withUnsafeBytes { bytes in
-            var done = 0
-            while done < bytes.count {
-                let count = write(STDOUT_FILENO, bytes.baseAddress! + done, bytes.count - done)
-                if count <= 0 { break }
-                done += count
+    func awaitReady() throws {
+        while said.isEmpty && readMore() {}
+        guard said.first == Self.byte else { throw failure() }
+        said.removeFirst()
+    }
+
+    /// Has it measure once.
+    func turn() throws {
+        allow()
+        try awaitReady()
+    }
+
+    private func allow() {
+        var byte = Self.byte
+        // Where it has gone, its answer tells why.
+        _ = write(input, &byte, 1)
+    }
+
+    /// Has it measure once and counts the system calls of it; nil where that is not allowed.
+    func trace(_ isInterrupted: @escaping () -> Bool) throws -> benchmark_calls? {
+        allow()
+        endInput()
+        var calls = benchmark_calls()
+        var ask = isInterrupted
+        let result = withUnsafeMutablePointer(to: &ask) {
+            benchmark_trace(
+                process, &calls,
+                { $0!.assumingMemoryBound(to: (() -> Bool).self).pointee() ? 1 : 0 }, $0)
+        }
+        reaped(result)
+        if result == -EPERM { return nil }
+        try awaitReady()
+        try awaitReady()
+        return calls
+    }
+
+    /// Has it end, and returns what it has measured.
+    func end() throws -> Measurement {
+        endInput()
+        while readMore() {}
+        guard let answer = try? JSONDecoder().decode(ChildAnswer.self, from: Data(said)) else {
+            throw failure()
+        }
+        if status == nil {
+            var value: Int32 = 0
+            waitpid(process, &value, 0)
+            reaped(value)
+        }
+        switch answer {
+        case .measured(let measurement): return measurement
+        case .skipped(let reason): throw Skip(reason)
+        case .trouble(let words): throw Trouble("\(name): \(words)")
+        }
+    }
+
+    /// Why it did not say what it should: it has said so itself, or ended.
+    private func failure() -> any Error {
+        endInput()
+        while readMore() {}
+        if let answer = try? JSONDecoder().decode(ChildAnswer.self, from: Data(said)) {
+            switch answer {
+            case .skipped(let reason): return Skip(reason)
+            case .trouble(let words): return Trouble("\(name): \(words)")
+            case .measured: break
             }
         }
-        // Without the exit handlers: they are not what the case is about.
-        _exit(0)
+        if status == nil {
+            var value: Int32 = 0
+            waitpid(process, &value, 0)
+            reaped(value)
+        }
+        let signal = (status ?? 0) & 0x7f
+        if signal == SIGALRM { return Trouble("\(name): no end") }
+        if signal != 0 { return Trouble("\(name): died, \(String(cString: strsignal(signal)))") }
+        return Trouble("\(name): ended with \((status ?? 0) >> 8 & 0xff)")
     }
 
-    private func answer() -> ChildAnswer {
-        guard let found = Catalog.all.first(where: { $0.name == name }) else {
-            return .trouble("there is no case '\(name)'")
-        }
-        for (variable, value) in found.environment { setenv(variable, value, 1) }
-        do {
-            let calls = try library.map { try Calls(library: $0) } ?? Calls()
-            return .measured(try found.measure(Setting(calls: calls, task: self)))
-        } catch let skip as Skip {
-            return .skipped(skip.reason)
-        } catch {
-            return .trouble("\(error)")
+    private func endInput() {
+        if input >= 0 { close(input) }
+        input = -1
+    }
+
+    private func reaped(_ status: Int32) {
+        self.status = status
+        scratch.children.remove(process)
+    }
+
+    /// False at the end of what it says.
+    private func readMore() -> Bool {
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            var state = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+            if poll(&state, 1, 100) == 1 {
+                let got = read(output, &chunk, chunk.count)
+                said += chunk.prefix(max(got, 0))
+                look()
+                return got > 0
+            }
+            look()
         }
     }
-}
-
-enum ChildAnswer: Codable, Sendable {
-    case measured(Measurement)
-    case skipped(String)
-    case trouble(String)
 }

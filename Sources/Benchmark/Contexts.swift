@@ -25,6 +25,7 @@ enum ContextCases {
         let calls = setting.calls
         // The first brings what the layer needs in any case.
         _ = try calls.context(idleRequests)
+        _ = ChildTask.awaitTurn()
         let before = try Memory.bytes()
         let start = benchmark_now_ns()
         var ringBytes = 0
@@ -39,7 +40,8 @@ enum ContextCases {
         let seconds = Double(benchmark_now_ns() - start) * 1e-9
         var result = Measurement()
         result.operations = idleCount
-        result.perSecond = Double(idleCount) / seconds
+        result.seconds = seconds
+        _ = ChildTask.awaitTurn()
         result.itemBytes = Double(try Memory.bytes() - before - ringBytes) / Double(idleCount)
         return result
     }
@@ -69,21 +71,27 @@ enum Memory {
 }
 
 extension Setting {
-    /// Does `turn` again and again, first to warm up, then for the measurement.
-    func repeated(operations: Int, _ turn: () throws -> Void) throws -> Measurement {
-        func run(_ seconds: Double) throws -> Work {
+    /// Warms up with `work`, which is given its seconds, and measures it at every turn.
+    func measured(_ work: (Double) throws -> Work) throws -> Measurement {
+        _ = try work(warmUpSeconds)
+        var result = Measurement()
+        while ChildTask.awaitTurn() { try result.add { try work(seconds) } }
+        return result
+    }
+
+    /// Does `step` again and again, which is so many operations.
+    func repeated(operations: Int, _ step: () throws -> Void) throws -> Measurement {
+        try measured { seconds in
             let start = benchmark_now_ns()
             let deadline = start + UInt64(seconds * 1e9)
-            var turns = 0
+            var steps = 0
             repeat {
-                try turn()
-                turns += 1
+                try step()
+                steps += 1
             } while benchmark_now_ns() < deadline
-            let elapsed = Double(benchmark_now_ns() - start) * 1e-9
             return Work(
-                operations: turns * operations, perSecond: Double(turns * operations) / elapsed)
+                operations: steps * operations,
+                seconds: Double(benchmark_now_ns() - start) * 1e-9)
         }
-        _ = try run(warmUpSeconds)
-        return try Measurement.taken { try run(seconds) }
     }
 }

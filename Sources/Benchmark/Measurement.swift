@@ -6,8 +6,7 @@ import Histogram
 
 public struct Measurement: Codable, Sendable {
     public var operations = 0
-    /// Operations in a second: the sum over the clients.
-    public var perSecond = 0.0
+    public var seconds = 0.0
     /// Of all threads of the process, user and system.
     public var cpuSeconds = 0.0
     public var submit = Distribution()
@@ -19,8 +18,10 @@ public struct Measurement: Codable, Sendable {
 
     init() {}
 
-    /// Takes the processor time of `body`, between the tracer's marks.
-    static func taken(_ body: () throws -> Work) rethrows -> Measurement {
+    public var perSecond: Double { seconds > 0 ? Double(operations) / seconds : 0 }
+
+    /// Adds what `body` does, and the processor's time for it, between the tracer's marks.
+    mutating func add(_ body: () throws -> Work) rethrows {
         var before = rusage()
         var after = rusage()
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &before)
@@ -28,11 +29,9 @@ public struct Measurement: Codable, Sendable {
         let work = try body()
         benchmark_mark(0)
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &after)
-        var result = Measurement()
-        result.operations = work.operations
-        result.perSecond = work.perSecond
-        result.cpuSeconds = cpuSeconds(after) - cpuSeconds(before)
-        return result
+        operations += work.operations
+        seconds += work.seconds
+        cpuSeconds += Self.cpuSeconds(after) - Self.cpuSeconds(before)
     }
 
     private static func cpuSeconds(_ usage: rusage) -> Double {
@@ -43,7 +42,7 @@ public struct Measurement: Codable, Sendable {
 
 struct Work {
     var operations: Int
-    var perSecond: Double
+    var seconds: Double
 }
 
 /// Times as they were taken, for whoever has no time to sort them in. Later ones are dropped when

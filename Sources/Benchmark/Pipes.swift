@@ -155,6 +155,7 @@ enum PipeCases {
         let pipes = try Pipes()
         let calls = setting.calls
         let count = readsOfEach * Pipes.count
+        _ = ChildTask.awaitTurn()
         let before = try Memory.bytes()
         let context = try calls.context(count)
         pipes.makeReads()
@@ -168,8 +169,9 @@ enum PipeCases {
         }
         var result = Measurement()
         result.operations = count
-        result.perSecond = Double(count) / (Double(benchmark_now_ns() - start) * 1e-9)
-        result.itemBytes = Double(used) / Double(count) - Double(MemoryLayout<io_event>.size)
+        result.seconds = Double(benchmark_now_ns() - start) * 1e-9
+        _ = ChildTask.awaitTurn()
+        result.itemBytes = Double(used) / Double(count)
         return result
     }
 }

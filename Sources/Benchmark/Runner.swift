@@ -54,7 +54,6 @@ public struct Plan: Sendable {
 public final class Runner {
     private let plan: Plan
     private let scratch: Scratch
-    /// Called often while a child runs, with the share of the whole run that is done.
     private let look: (String, Double) -> Void
     private let isInterrupted: () -> Bool
 
@@ -85,15 +84,9 @@ public final class Runner {
     private func measure(_ one: Case, step: Double) throws -> CaseResult {
         var result = CaseResult(one)
         do {
-            let children = one.isOurs ? plan.rounds : plan.rounds * 2 + 2
             for round in 0..<plan.rounds {
-                let other = one.isOurs ? nil : try run(one, .other, round)
-                share += one.isOurs ? 0 : step / Double(children)
-                look(current, share)
-                let layer = try run(one, .layer, round)
-                share += step / Double(children)
-                look(current, share)
-                result.add(other: other, layer: layer)
+                try add(round, of: one, to: &result)
+                share += step / Double(plan.rounds)
             }
             if !one.isOurs {
                 result.otherCalls = try count(one, .other)
@@ -104,27 +97,53 @@ public final class Runner {
         } catch let trouble as Trouble {
             result.fail(trouble.description)
         }
+        scratch.endChildren()
         return result
     }
 
-    private enum Side: String {
+    private enum Side {
         case other, layer
     }
 
-    private func task(_ one: Case, _ side: Side, seconds: Double, round: Int, isCounted: Bool)
-        throws -> ChildTask
-    {
-        ChildTask(
+    private func add(_ round: Int, of one: Case, to result: inout CaseResult) throws {
+        func run(_ child: Child) throws -> Measurement {
+            try child.turn()
+            return try child.end()
+        }
+        if one.isOurs {
+            return result.add(other: nil, layer: try run(try start(one, .layer, round)))
+        }
+        if one.slices == 1 {
+            let other = try run(try start(one, .other, round))
+            return result.add(other: other, layer: try run(try start(one, .layer, round)))
+        }
+        let other = try start(one, .other, round)
+        let layer = try start(one, .layer, round)
+        for _ in 0..<one.slices {
+            try other.turn()
+            try layer.turn()
+        }
+        result.add(other: try other.end(), layer: try layer.end())
+    }
+
+    private func start(_ one: Case, _ side: Side, _ round: Int) throws -> Child {
+        let child = try child(
+            one, side, seconds: plan.seconds / Double(one.slices), round: round, isCounted: false)
+        try child.awaitReady()
+        return child
+    }
+
+    private func child(
+        _ one: Case, _ side: Side, seconds: Double, round: Int, isCounted: Bool
+    ) throws -> Child {
+        let task = ChildTask(
             name: one.name, library: side == .layer ? plan.layer : plan.other,
             folder: scratch.folder, file: try scratch.file(for: one.place),
             device: one.place == .ram ? try scratch.device() : nil, seconds: seconds,
             seed: UInt64(round + 1), isCounted: isCounted)
-    }
-
-    private func run(_ one: Case, _ side: Side, _ round: Int) throws -> Measurement {
-        try answer(
-            side, task(one, side, seconds: plan.seconds, round: round, isCounted: false),
-            finish: { _ in nil })
+        return try Child(
+            side == .layer ? "the layer" : plan.other ?? "the kernel", plan.tool, task, scratch,
+            look: { [self] in look(current, share) })
     }
 
     /// Long enough for some hundred operations of whatever kind, since a tracer makes them slow.
@@ -132,80 +151,12 @@ public final class Runner {
 
     /// System calls for each operation, by name; nil where nothing may be traced.
     private func count(_ one: Case, _ side: Side) throws -> [String: Double]? {
-        var calls = benchmark_calls()
-        var result: Int32 = 0
-        let task = try task(
+        let child = try child(
             one, side, seconds: min(plan.seconds, Self.countedSeconds), round: plan.rounds,
             isCounted: true)
-        let measured: Measurement
-        do {
-            measured = try answer(side, task) { child in
-                result = benchmark_trace(
-                    child, &calls,
-                    { Unmanaged<Runner>.fromOpaque($0!).takeUnretainedValue().answerToTracer },
-                    Unmanaged.passUnretained(self).toOpaque())
-                return result
-            }
-        } catch let trouble as Trouble {
-            if result == -EPERM { return nil }
-            throw trouble
-        }
+        guard let calls = try child.trace(isInterrupted) else { return nil }
+        let measured = try child.end()
         guard measured.operations > 0 else { return nil }
         return CallNames.named(calls).mapValues { Double($0) / Double(measured.operations) }
-    }
-
-    private var answerToTracer: Int32 { isInterrupted() ? 1 : 0 }
-
-    /// Starts a child and returns what it says. `finish` may look after it in the meantime; it
-    /// has reaped it when it returns a wait status.
-    private func answer(_ side: Side, _ task: ChildTask, finish: (pid_t) -> Int32?) throws
-        -> Measurement
-    {
-        var ends: [Int32] = [0, 0]
-        let result = conformance_pipe(&ends, O_CLOEXEC)
-        if result < 0 { throw Trouble("pipe: \(Trouble.words(result))") }
-        let json = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
-        let arguments = [plan.tool, "bench", "--child", json]
-        let words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
-        let child = conformance_spawn(plan.tool, words, ends[1])
-        close(ends[1])
-        defer { close(ends[0]) }
-        if child < 0 { throw Trouble("starting '\(plan.tool)': \(Trouble.words(child))") }
-        scratch.child = child
-        defer { scratch.child = nil }
-        let reaped = finish(child)
-        let bytes = read(ends[0])
-        var status = reaped ?? 0
-        if reaped == nil { waitpid(child, &status, 0) }
-        let name = side == .layer ? "the layer" : plan.other ?? "the kernel"
-        guard let answer = try? JSONDecoder().decode(ChildAnswer.self, from: bytes) else {
-            let number = status & 0x7f
-            if number == SIGALRM { throw Trouble("\(name): no end") }
-            throw Trouble(
-                "\(name): ended "
-                    + (number == 0
-                        ? "with \(status >> 8 & 0xff)" : "by \(String(cString: strsignal(number)))")
-            )
-        }
-        switch answer {
-        case .measured(let measurement): return measurement
-        case .skipped(let reason): throw Skip(reason)
-        case .trouble(let words): throw Trouble("\(name): \(words)")
-        }
-    }
-
-    private func read(_ descriptor: Int32) -> Data {
-        var bytes = Data()
-        var chunk = [UInt8](repeating: 0, count: 65536)
-        while true {
-            var state = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            if poll(&state, 1, 100) == 1 {
-                let got = Glibc.read(descriptor, &chunk, chunk.count)
-                if got <= 0 { return bytes }
-                bytes += chunk.prefix(got)
-            }
-            look(current, share)
-        }
     }
 }

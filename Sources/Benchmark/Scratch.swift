@@ -12,8 +12,8 @@ public final class Scratch {
     private var zram: ZRAM?
     private var loop: Int32 = -1
     private var devicePath: String?
-    /// The child that is at work in it.
-    var child: pid_t?
+    /// Those at work in it.
+    var children: Set<pid_t> = []
 
     private static let diskBytes = 1 << 30
     private static let deviceBytes = 64 << 20
@@ -30,14 +30,20 @@ public final class Scratch {
         mkdir("\(folder)/lower", 0o700)
     }
 
-    /// Kills what is at work, and removes everything. For a signal's way out, too.
-    public func remove() {
-        if let child {
+    /// Kills those who are at work.
+    func endChildren() {
+        for child in children {
+            // It is a session of its own, with whatever it has started.
             kill(-child, SIGKILL)
-            kill(child, SIGKILL)
             var status: Int32 = 0
             while waitpid(child, &status, 0) == child && status & 0xff == 0x7f {}
         }
+        children = []
+    }
+
+    /// Removes everything. For a signal's way out, too.
+    public func remove() {
+        endChildren()
         zram?.remove()
         zram = nil
         if loop >= 0 { close(loop) }

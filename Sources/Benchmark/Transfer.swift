@@ -41,6 +41,9 @@ struct Transfer: Sendable {
         [.cold, .coldOverlay, .disk, .growing].contains(place) || operation == .writeAndSync
     }
 
+    /// Whether one side would undo the other's preparations, such as a cold page cache.
+    var isLasting: Bool { [.cold, .coldOverlay, .growing].contains(place) }
+
     func measure(_ setting: Setting) throws -> Measurement {
         let file = try setting.open(self)
         let calls = setting.calls
@@ -53,13 +56,11 @@ struct Transfer: Sendable {
                 self, calls, file.descriptor, offsets,
                 contexts: try (0..<contexts).map { _ in try shared ?? calls.context(depth) })
         }
-        for client in clients { try client.prime() }
-        try run(clients, seconds: setting.warmUpSeconds, isTimed: false)
-        var result = try Measurement.taken {
-            try run(clients, seconds: setting.seconds, isTimed: isSlow)
+        var result = try setting.measured { seconds in
+            try run(clients, seconds: seconds, isTimed: isSlow)
         }
         if !isSlow && !setting.isCounted {
-            try run(clients, seconds: setting.seconds / 4, isTimed: true)
+            _ = try run(clients, seconds: Self.timedSeconds, isTimed: true)
         }
         for client in clients {
             result.submit.add(client.submitTimes)
@@ -69,30 +70,46 @@ struct Transfer: Sendable {
         return result
     }
 
-    /// How many operations the clients did, and the sum of their rates.
-    @discardableResult
+    /// Some ten thousand operations.
+    private static let timedSeconds = 0.05
+
+    /// What the clients do until the time is over and the last request has ended.
     private func run(_ clients: [Client], seconds: Double, isTimed: Bool) throws -> Work {
-        let deadline = benchmark_now_ns() + UInt64(seconds * 1e9)
+        let start = benchmark_now_ns()
+        let deadline = start + UInt64(seconds * 1e9)
+        let body = { (client: Client) in
+            client.prime(isTimed)
+            client.run(until: deadline, isTimed: isTimed)
+        }
         if clients.count == 1 {
-            clients[0].run(until: deadline, isTimed: isTimed)
+            body(clients[0])
         } else {
-            let workers = clients.map { client in
-                Worker { client.run(until: deadline, isTimed: isTimed) }
-            }
+            let workers = clients.map { client in Worker { body(client) } }
             for worker in workers { while !worker.join() {} }
         }
+        if sharesContext {
+            // Each may have reaped what was another's.
+            clients[0].reapRest(clients.reduce(0) { $0 + $1.takeInFlight(0) }, of: 0, isTimed)
+        } else {
+            for client in clients {
+                for index in 0..<contexts {
+                    client.reapRest(client.takeInFlight(index), of: index, isTimed)
+                }
+            }
+        }
         for client in clients { if let trouble = client.trouble { throw trouble } }
+        let operations = clients.reduce(0) { $0 + $1.takeOperations() }
+        if operations == 0 { throw Trouble("the test file is too small: give a larger --size") }
         return Work(
-            operations: clients.reduce(0) { $0 + $1.operations },
-            perSecond: clients.reduce(0) { $0 + Double($1.operations) / $1.seconds })
+            operations: operations,
+            seconds: Double(benchmark_now_ns() - start) * 1e-9)
     }
 }
 
 /// One thread's part of a transfer.
 private final class Client {
     private(set) var trouble: Trouble?
-    private(set) var operations = 0
-    private(set) var seconds = 0.0
+    private var operations = 0
     private(set) var submitTimes = Samples()
     private(set) var completionTimes = Samples()
 
@@ -101,6 +118,8 @@ private final class Client {
     private let file: Int32
     private var offsets: Offsets
     private let contexts: [UInt]
+    /// Submitted by this client and not reaped by it, for each context.
+    private let inFlight: UnsafeMutablePointer<Int>
     private var turn = 0
     private let slots: UnsafeMutablePointer<benchmark_slot>
     private let list: UnsafeMutablePointer<UnsafeMutablePointer<iocb>?>
@@ -119,6 +138,8 @@ private final class Client {
         self.file = file
         self.offsets = offsets
         self.contexts = contexts
+        inFlight = .allocate(capacity: contexts.count)
+        inFlight.initialize(repeating: 0, count: contexts.count)
         let count = shape.depth * contexts.count
         slots = .allocate(capacity: count)
         slots.initialize(repeating: benchmark_slot(), count: count)
@@ -140,51 +161,60 @@ private final class Client {
     }
 
     /// Fills every context to its depth.
-    func prime() throws {
-        for (number, context) in contexts.enumerated() {
-            var submitted = 0
-            for index in 0..<shape.depth {
-                prepare(slots + number * shape.depth + index)
-                if prepared == shape.batch || index == shape.depth - 1 {
-                    submitted += prepared
-                    submit(context, isTimed: false)
-                }
+    func prime(_ isTimed: Bool) {
+        for index in contexts.indices {
+            for number in 0..<shape.depth {
+                prepare(slots + index * shape.depth + number)
+                if prepared == shape.batch { submit(index, isTimed) }
             }
+            if prepared > 0 { submit(index, isTimed) }
         }
-        if let trouble { throw trouble }
     }
 
     func run(until deadline: UInt64, isTimed: Bool) {
-        let start = benchmark_now_ns()
         // To read the clock costs a twentieth of a cached read.
         let stepsPerLook = shape.isSlow ? 1 : max(32 / shape.batch, 1)
-        operations = 0
         while benchmark_now_ns() < deadline && trouble == nil && !isExhausted {
             for _ in 0..<stepsPerLook where trouble == nil && !isExhausted { step(isTimed) }
         }
-        seconds = Double(benchmark_now_ns() - start) / 1e9
     }
 
     /// Reaps what there is, and submits as much again.
     @inline(__always)
     private func step(_ isTimed: Bool) {
-        let context = contexts[turn]
-        turn = turn + 1 == contexts.count ? 0 : turn + 1
-        let count = reap(context)
-        let now = isTimed ? benchmark_now_ns() : 0
-        for index in 0..<count {
-            let event = events[index]
-            guard let slot = UnsafeMutablePointer<benchmark_slot>(bitPattern: UInt(event.obj)),
-                event.res == slot.pointee.iocb.aio_nbytes
-            else { return fail("a request ended with \(event.res)") }
-            if isTimed && slot.pointee.start_ns != 0 {
-                completionTimes.add(now &- slot.pointee.start_ns)
-            }
-            prepare(slot)
-            if prepared == shape.batch { submit(context, isTimed: isTimed) }
+        let index = turn
+        turn = index + 1 == contexts.count ? 0 : index + 1
+        let count = reap(index, least: shape.reapsBatches ? shape.batch : 1, isTimed)
+        for event in 0..<count {
+            prepare(slot(of: event))
+            if prepared == shape.batch { submit(index, isTimed) }
         }
-        operations += count
-        if prepared > 0 { submit(context, isTimed: isTimed) }
+        if prepared > 0 { submit(index, isTimed) }
+    }
+
+    /// Reaps `count` and submits none.
+    func reapRest(_ count: Int, of index: Int, _ isTimed: Bool) {
+        var left = count
+        while left > 0 && trouble == nil {
+            left -= reap(index, least: min(shape.reapsBatches ? shape.batch : 1, left), isTimed)
+        }
+        inFlight[index] = 0
+    }
+
+    func takeInFlight(_ index: Int) -> Int {
+        defer { inFlight[index] = 0 }
+        return inFlight[index]
+    }
+
+    func takeOperations() -> Int {
+        defer { operations = 0 }
+        return operations
+    }
+
+    @inline(__always)
+    private func slot(of event: Int) -> UnsafeMutablePointer<benchmark_slot> {
+        // What the slot's own address was given for.
+        UnsafeMutablePointer(bitPattern: UInt(events[event].obj))!
     }
 
     @inline(__always)
@@ -221,55 +251,63 @@ private final class Client {
     }
 
     @inline(__always)
-    private func submit(_ context: UInt, isTimed: Bool) {
+    private func submit(_ index: Int, _ isTimed: Bool) {
         let start = isTimed ? benchmark_now_ns() : 0
-        for index in 0..<prepared {
-            UnsafeMutableRawPointer(list[index]!).assumingMemoryBound(to: benchmark_slot.self)
+        for number in 0..<prepared {
+            UnsafeMutableRawPointer(list[number]!).assumingMemoryBound(to: benchmark_slot.self)
                 .pointee.start_ns = start
         }
         var done = 0
         while done < prepared {
-            let result = calls.submit(context, prepared - done, list + done)
+            let result = calls.submit(contexts[index], prepared - done, list + done)
             guard result > 0 else {
-                return fail("io_submit: \(result == 0 ? "none taken" : Trouble.words(result))")
+                fail("io_submit: \(result == 0 ? "none taken" : Trouble.words(result))")
+                return
             }
             done += Int(result)
         }
         if isTimed { submitTimes.add(benchmark_now_ns() &- start) }
+        inFlight[index] += prepared
         prepared = 0
     }
 
+    /// How many events it has reaped, of which `least` are waited for.
     @inline(__always)
-    private func reap(_ context: UInt) -> Int {
-        let least = shape.reapsBatches ? shape.batch : 1
+    private func reap(_ index: Int, least: Int, _ isTimed: Bool) -> Int {
         // One context for several clients: none takes more than its share.
         let most = shape.reapsBatches ? shape.batch : shape.depth
         if shape.reaping != .call {
             while signalled < least {
                 var value: UInt64 = 0
                 guard read(signal, &value, 8) == 8 else {
-                    fail("reading the eventfd: \(Trouble.words(errno))")
-                    return 0
+                    return fail("reading the eventfd: \(Trouble.words(errno))")
                 }
                 signalled += Int(value)
             }
         }
-        let count: Int
-        if shape.reaping == .ring {
-            count = Int(benchmark_take(context, events, UInt32(most)))
-        } else {
-            count = Int(calls.getevents(context, least, most, events, nil))
-        }
+        let count =
+            shape.reaping == .ring
+            ? Int(benchmark_take(contexts[index], events, UInt32(most)))
+            : Int(calls.getevents(contexts[index], least, most, events, nil))
         signalled -= min(count, signalled)
-        if count < 0 {
-            fail("io_getevents: \(Trouble.words(Int32(count)))")
-            return 0
+        if count < 0 { return fail("io_getevents: \(Trouble.words(Int32(count)))") }
+        let now = isTimed ? benchmark_now_ns() : 0
+        for event in 0..<count {
+            let slot = slot(of: event)
+            guard events[event].res == slot.pointee.iocb.aio_nbytes else {
+                return fail("a request ended with \(events[event].res)")
+            }
+            if isTimed { completionTimes.add(now &- slot.pointee.start_ns) }
         }
+        inFlight[index] -= count
+        operations += count
         return count
     }
 
-    private func fail(_ words: String) {
+    @discardableResult
+    private func fail(_ words: String) -> Int {
         trouble = Trouble(words)
         prepared = 0
+        return 0
     }
 }

@@ -26,7 +26,7 @@ extension Scene {
             guard access(path, X_OK) == 0 else { continue }
             let words = ([path] + arguments).map { strdup($0) } + [nil]
             let null = Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC)
-            let child = conformance_spawn(path, words, null)
+            let child = conformance_spawn(path, words, -1, null)
             close(null)
             let end = ending(of: child)
             if end != "ended with 0" { throw Skip("\(program) \(end)") }

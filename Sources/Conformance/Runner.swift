@@ -194,7 +194,7 @@ public struct Runner: Sendable {
     private func spawn(_ arguments: [String], output: Int32) -> Int32 {
         let words = ([tool] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
-        return conformance_spawn(tool, words, output)
+        return conformance_spawn(tool, words, -1, output)
     }
 }
 
