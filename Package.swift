@@ -20,7 +20,8 @@ let package = Package(
         .trait(name: "Dropin", description: "Compile the layer as Embedded Swift")
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         .target(
@@ -41,12 +42,25 @@ let package = Package(
             name: "CConformance", exclude: ["reference.txt"],
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(
-            name: "Conformance", dependencies: ["CLibAIO", "CConformance"],
+            name: "TestBed", dependencies: ["CConformance"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .target(
+            name: "Conformance", dependencies: ["CLibAIO", "CConformance", "TestBed"],
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .target(
+            name: "CBenchmark", dependencies: ["CLibAIO"],
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(
+            name: "Benchmark",
+            dependencies: [
+                "CLibAIO", "CConformance", "CBenchmark", "TestBed",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .executableTarget(
             name: "ioctx",
             dependencies: [
-                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "Conformance",
+                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "Conformance", "Benchmark",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable"]),

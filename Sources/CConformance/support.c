@@ -224,7 +224,7 @@ int conformance_bytes_readable(int fd)
     return ioctl(fd, FIONREAD, &count) ? -errno : count;
 }
 
-int conformance_spawn(const char *path, char *const arguments[], int output)
+int conformance_spawn(const char *path, char *const arguments[], int input, int output)
 {
     posix_spawnattr_t attributes;
     posix_spawn_file_actions_t actions;
@@ -234,7 +234,10 @@ int conformance_spawn(const char *path, char *const arguments[], int output)
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+    if (input < 0)
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
+    else
+        posix_spawn_file_actions_adddup2(&actions, input, 0);
     posix_spawn_file_actions_adddup2(&actions, output, 1);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     error = posix_spawn(&child, path, &actions, &attributes, arguments, environ);

@@ -5,6 +5,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 final class AIO {
     enum Side: String {

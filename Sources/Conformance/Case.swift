@@ -108,12 +108,3 @@ public struct Difference: Sendable {
         }
     }
 }
-
-/// Thrown by a case that this machine or this side cannot run.
-struct Skip: Error {
-    let reason: String
-
-    init(_ reason: String) {
-        self.reason = reason
-    }
-}

@@ -1,5 +1,7 @@
 // All cases, in the order in which they run.
 
+import TestBed
+
 public enum Catalog {
     /// Those that must run alone come last, so that the others need not wait for them.
     public static let all: [Case] = {

@@ -2,6 +2,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 /// How a case's process is told what to do; the tool hands its arguments over as they came.
 public struct ChildTask: Sendable {

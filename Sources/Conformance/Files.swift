@@ -6,6 +6,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 extension Scene {
     static let fileBytes = 65536

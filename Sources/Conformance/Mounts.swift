@@ -5,6 +5,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 extension Scene {
     private func folder(_ name: String) -> String {
@@ -25,7 +26,7 @@ extension Scene {
             guard access(path, X_OK) == 0 else { continue }
             let words = ([path] + arguments).map { strdup($0) } + [nil]
             let null = Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC)
-            let child = conformance_spawn(path, words, null)
+            let child = conformance_spawn(path, words, -1, null)
             close(null)
             let end = ending(of: child)
             if end != "ended with 0" { throw Skip("\(program) \(end)") }
@@ -92,21 +93,14 @@ extension Scene {
     /// A compressed RAM disk of its own, which the runner takes away again.
     func zram(_ flags: Int32) throws -> File {
         try needRoot()
-        let control = Glibc.open("/sys/class/zram-control/hot_add", O_RDONLY | O_CLOEXEC)
-        guard control >= 0 else { throw Skip("needs zram") }
-        var text = [UInt8](repeating: 0, count: 16)
-        let got = read(control, &text, text.count)
-        close(control)
-        let number = String(decoding: text.prefix(max(got - 1, 0)), as: UTF8.self)
-        guard Int(number) != nil else { throw Skip("no zram device can be added") }
-        Transcript.write("Z", number)
-        Folder.write("1048576", to: "/sys/block/zram\(number)/disksize")
-        let device = try open("/dev/zram\(number)", O_RDWR, name: "zram")
+        let zram = try ZRAM(bytes: 1 << 20)
+        Transcript.write("Z", zram.number)
+        let device = try open(zram.path, O_RDWR, name: "zram")
         let buffer = Buffer(Scene.fileBytes)
         buffer.fill(seed: 1)
         Glibc.pwrite(device.descriptor, buffer.pointer, buffer.count, 0)
         Glibc.fsync(device.descriptor)
         device.close()
-        return try open("/dev/zram\(number)", flags, name: "zram")
+        return try open(zram.path, flags, name: "zram")
     }
 }

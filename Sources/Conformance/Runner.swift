@@ -6,6 +6,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 public struct Outcome: Sendable {
     public enum Verdict: Sendable {
@@ -193,7 +194,7 @@ public struct Runner: Sendable {
     private func spawn(_ arguments: [String], output: Int32) -> Int32 {
         let words = ([tool] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
-        return conformance_spawn(tool, words, output)
+        return conformance_spawn(tool, words, -1, output)
     }
 }
 
@@ -238,14 +239,7 @@ struct TranscriptRead: Sendable {
         kill(-child, SIGKILL)
         if !reaped { waitpid(child, &status, 0) }
         parse(bytes)
-        for zram in zrams {
-            // The last file of the dead process may be on its way out.
-            for _ in 0..<100 {
-                Folder.write("1", to: "/sys/block/zram\(zram)/reset")
-                if Folder.write(zram, to: "/sys/class/zram-control/hot_remove") { break }
-                usleep(10_000)
-            }
-        }
+        for zram in zrams { ZRAM(number: zram).remove() }
         if !reaped {
             lines.append("no end within \(limitSeconds) s")
         } else if status & 0x7f != 0 {
@@ -305,35 +299,5 @@ private final class Board: @unchecked Sendable {
             if let outcome = outcomes[index] { return outcome }
             pthread_cond_wait(&changed, &mutex)
         }
-    }
-}
-
-enum Folder {
-    /// One write, as files of /sys want it.
-    @discardableResult
-    static func write(_ text: String, to path: String) -> Bool {
-        let descriptor = open(path, O_WRONLY | O_CLOEXEC)
-        if descriptor < 0 { return false }
-        defer { close(descriptor) }
-        return Array(text.utf8).withUnsafeBytes {
-            Glibc.write(descriptor, $0.baseAddress, $0.count) == $0.count
-        }
-    }
-
-    static func remove(_ path: String) {
-        guard let entries = opendir(path) else { return }
-        while let entry = readdir(entries) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
-            }
-            if name == "." || name == ".." { continue }
-            if entry.pointee.d_type == UInt8(DT_DIR) {
-                remove("\(path)/\(name)")
-            } else {
-                unlink("\(path)/\(name)")
-            }
-        }
-        closedir(entries)
-        rmdir(path)
     }
 }

@@ -6,6 +6,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 final class Scene {
     let aio: AIO
@@ -258,23 +259,5 @@ enum Transcript {
     static func write(_ kind: String, _ text: String) {
         let bytes = Array("\(kind) \(text)\n".utf8)
         _ = bytes.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
-    }
-}
-
-enum Clock {
-    static var now: Double {
-        var time = Glibc.timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
-    }
-
-    static func timespec(_ seconds: Double) -> Glibc.timespec {
-        let whole = Int(seconds)
-        return Glibc.timespec(
-            tv_sec: whole, tv_nsec: Int((seconds - Double(whole)) * 1_000_000_000))
-    }
-
-    static func sleep(_ seconds: Double) {
-        usleep(UInt32(seconds * 1_000_000))
     }
 }

@@ -1,44 +1,8 @@
-// Threads and child processes of a case.
+// Child processes of a case.
 
 import CConformance
 import Glibc
-
-final class Worker {
-    private final class Body {
-        let run: () -> Void
-        init(_ run: @escaping () -> Void) { self.run = run }
-    }
-
-    private var thread = pthread_t()
-    private var joined = false
-
-    init(_ body: @escaping () -> Void) {
-        let argument = Unmanaged.passRetained(Body(body)).toOpaque()
-        pthread_create(
-            &thread, nil,
-            { raw in
-                Unmanaged<Body>.fromOpaque(raw!).takeRetainedValue().run()
-                return nil
-            }, argument)
-    }
-
-    /// False when the thread is still at work after `seconds`.
-    @discardableResult
-    func join(seconds: Double = 5) -> Bool {
-        if joined { return true }
-        joined = conformance_join(thread, seconds) == 0
-        return joined
-    }
-
-    func cancel() {
-        pthread_cancel(thread)
-    }
-
-    /// Sends a signal to this thread alone.
-    func signal(_ number: Int32) {
-        pthread_kill(thread, number)
-    }
-}
+import TestBed
 
 extension Scene {
     /// Runs `body` in a fork and writes down how it ended, if not by itself.

@@ -85,7 +85,7 @@ struct Copy: ParsableCommand {
             throw Failure(
                 "'\(destination)' cannot be read again: leave out --verify")
         }
-        let interruption = Interruption { output.discard() }
+        let interruption = Interruption("ioctx cp") { output.discard() }
 
         let isOrdered = length == nil || !input.isPositioned || !output.file.isPositioned
         let blocks = length.map { ($0 + blockSize.bytes - 1) / blockSize.bytes } ?? 1

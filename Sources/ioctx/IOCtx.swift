@@ -13,11 +13,12 @@ struct IOCtx: ParsableCommand {
               ioctx probe
               ioctx run -- fio --name=job --filename=data --size=1g --ioengine=libaio
               ioctx cp --depth 64 --verify image.raw /mnt/backup/
+              ioctx bench 'cached/*'
 
             'ioctx help SUBCOMMAND' has the options and more examples.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Probe.self, Copy.self, Verify.self])
+        subcommands: [Run.self, Probe.self, Copy.self, Verify.self, Bench.self])
 
     static func main() {
         do {

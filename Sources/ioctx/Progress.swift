@@ -5,7 +5,7 @@ import Glibc
 final class Progress {
     private let isShown: Bool
     private let total: Int?
-    private let label: String
+    var label: String
     private let interruption: Interruption
     private let startNs = Progress.nowNs()
     private var drawnNs = Progress.nowNs()
@@ -79,10 +79,12 @@ final class Progress {
 /// that the temporary file can be removed by ordinary code.
 final class Interruption {
     private var wanted = sigset_t()
+    private let who: String
     private let cleanUp: () -> Void
 
-    /// `cleanUp` runs before the signal takes its course.
-    init(cleanUp: @escaping () -> Void) {
+    /// `who` is stopped; `cleanUp` runs before the signal takes its course.
+    init(_ who: String, cleanUp: @escaping () -> Void) {
+        self.who = who
         self.cleanUp = cleanUp
         sigemptyset(&wanted)
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -111,7 +113,7 @@ final class Interruption {
     func obey(_ signal: Int32) -> Never {
         cleanUp()
         let name = String(cString: strsignal(signal))
-        Failure.report("ioctx cp: stopped by a signal (\(name)) before the copy was complete")
+        Failure.report("\(who): stopped by a signal (\(name)) before it was complete")
         sigprocmask(SIG_UNBLOCK, &wanted, nil)
         Glibc.exit(128 + signal)
     }

@@ -99,22 +99,12 @@ struct Verify: ParsableCommand {
     }
 
     private func makeRunner() throws -> Runner {
-        guard let tool = Path("/proc/self/exe").resolved() else {
-            throw Failure("cannot find this tool without /proc")
-        }
-        let wanted = library ?? "\(tool.folder)../lib/libaio.so.1"
-        guard let found = Path(wanted).resolved() else {
-            throw Failure(
-                "cannot find the library '\(wanted)': build it with Scripts/build, or name it "
-                    + "with --library")
-        }
-        let folder = dir ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
-        guard let absolute = Path(folder).resolved(), access(folder, W_OK) == 0 else {
-            throw Failure("cannot write in '\(folder)': name another folder with --dir")
-        }
+        let installation = try Installation(library: library)
+        let folder = try Installation.testFolder(dir)
         return Runner(
-            tool: tool.description, library: found.description, engine: engine?.rawValue,
-            folder: absolute.description, jobs: jobs, usesRecorded: against == .none
+            tool: installation.tool.description, library: installation.library.description,
+            engine: engine?.rawValue, folder: folder.description, jobs: jobs,
+            usesRecorded: against == .none
         ) { task in
             var arguments = [
                 "verify", "--child-case", task.name, "--child-side", task.side, "--dir",

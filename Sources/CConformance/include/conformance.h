@@ -80,10 +80,10 @@ int conformance_set_nonblocking(int fd, int on);
 int conformance_bytes_readable(int fd);
 
 /*
- * Starts `path` in a session of its own, with nothing on stdin and stderr and `output` as stdout.
- * Its pid.
+ * Starts `path` in a session of its own, with `input` as stdin, or nothing where it is negative,
+ * `output` as stdout and nothing on stderr. Its pid.
  */
-int conformance_spawn(const char *path, char *const arguments[], int output);
+int conformance_spawn(const char *path, char *const arguments[], int input, int output);
 
 /* Soft and hard limit at once. The names are those that Swift's view of the C library lacks. */
 enum conformance_limit {

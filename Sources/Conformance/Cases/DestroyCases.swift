@@ -3,6 +3,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum DestroyCases {
     static let all: [Case] = destroys + forks + ends

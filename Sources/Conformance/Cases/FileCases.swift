@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum FileCases {
     static let all: [Case] = numbers + locks + pipes + limits + large

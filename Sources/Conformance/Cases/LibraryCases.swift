@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum LibraryCases {
     private typealias Init = @convention(c) (Int32, UInt) -> Int32

@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum PointerCases {
     static let all: [Case] = [

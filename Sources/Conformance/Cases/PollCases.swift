@@ -3,6 +3,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum PollCases {
     static let all: [Case] = polls + cancels

@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum ProcessCases {
     /// What a child that shares memory is told, and what it found.

@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum RaceCases {
     static let all: [Case] = [

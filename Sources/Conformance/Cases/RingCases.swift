@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum RingCases {
     static let all: [Case] = reading + scribbling + mapping

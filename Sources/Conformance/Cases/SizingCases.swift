@@ -6,6 +6,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum SizingCases {
     static let all: [Case] = rings + capacities + quota

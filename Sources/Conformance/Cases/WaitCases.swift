@@ -4,6 +4,7 @@
 import CConformance
 import CLibAIO
 import Glibc
+import TestBed
 
 enum WaitCases {
     static let all: [Case] = counts + timeouts + places + signals + masks

@@ -1,0 +1,77 @@
+// The two sides: io_setup and its like of a libaio, or the system calls.
+
+import CBenchmark
+import CConformance
+import Glibc
+
+/// Addresses of the functions that a case calls, so that both sides cost the same to reach.
+struct Calls {
+    typealias Setup = @convention(c) (Int32, UnsafeMutablePointer<UInt>) -> Int32
+    typealias Destroy = @convention(c) (UInt) -> Int32
+    typealias Submit =
+        @convention(c) (
+            UInt, Int, UnsafeMutablePointer<UnsafeMutablePointer<iocb>?>
+        ) -> Int32
+    typealias GetEvents =
+        @convention(c) (
+            UInt, Int, Int, UnsafeMutablePointer<io_event>, UnsafeMutablePointer<timespec>?
+        ) -> Int32
+
+    let setup: Setup
+    let destroy: Destroy
+    let submit: Submit
+    let getevents: GetEvents
+
+    /// The system calls.
+    init() {
+        setup = { benchmark_raw_setup($0, $1) }
+        destroy = { benchmark_raw_destroy($0) }
+        submit = { benchmark_raw_submit($0, $1, $2) }
+        getevents = { benchmark_raw_getevents($0, $1, $2, $3, $4) }
+    }
+
+    init(library path: String) throws {
+        // Its own functions before this program's, which has the layer in itself.
+        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
+            throw Trouble("\(path) cannot be loaded: \(String(cString: dlerror()))")
+        }
+        func function<F>(_ name: String, _ type: F.Type) throws -> F {
+            guard let symbol = dlsym(handle, name) else {
+                throw Trouble("\(path) has no \(name)")
+            }
+            return unsafeBitCast(symbol, to: type)
+        }
+        setup = try function("io_setup", Setup.self)
+        destroy = try function("io_destroy", Destroy.self)
+        submit = try function("io_submit", Submit.self)
+        getevents = try function("io_getevents", GetEvents.self)
+    }
+
+    /// A context for `count` requests.
+    func context(_ count: Int) throws -> UInt {
+        var context: UInt = 0
+        let result = setup(Int32(count), &context)
+        if result < 0 { throw Trouble("io_setup(\(count)): \(Trouble.words(result))") }
+        return context
+    }
+}
+
+/// A measurement that went wrong.
+struct Trouble: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) {
+        self.description = description
+    }
+
+    static func words(_ error: Int32) -> String {
+        String(cString: strerror(abs(error)))
+    }
+
+    /// The result of a function of the C library, or what errno says.
+    @discardableResult
+    static func check(_ what: String, _ result: Int32) throws -> Int32 {
+        if result < 0 { throw Trouble("\(what): \(words(errno))") }
+        return result
+    }
+}

@@ -1,0 +1,123 @@
+// All cases, in the order in which they run, with what each should come to.
+
+import CLibAIO
+import Glibc
+import TestBed
+
+public enum Catalog {
+    public static let all: [Case] = cached + direct + cold + writes + pipes + contexts + curves
+
+    /// The cases whose names match any of the patterns; all of them where there is none.
+    public static func matching(_ patterns: [String]) -> [Case] {
+        guard !patterns.isEmpty else { return all }
+        return all.filter { one in patterns.contains { Pattern.matches($0, one.name) } }
+    }
+
+    private static func batch(_ size: Int, _ place: Place = .cached) -> Transfer {
+        Transfer(place: place, depth: size, batch: size, reapsBatches: true)
+    }
+
+    private static func deep(_ place: Place, _ depth: Int, batch: Int = 1) -> Transfer {
+        Transfer(
+            place: place, isDirect: place == .disk || place == .ram,
+            order: place == .cold || place == .coldOverlay ? .permuted : .random,
+            depth: depth, batch: batch, reapsBatches: batch > 1)
+    }
+
+    private static let cached = [
+        Case("cached/depth-1", Transfer(), .rate(1.6)),
+        Case("cached/depth-32", Transfer(depth: 32), .rate(1.35)),
+        Case("cached/batch-16", batch(16), .rate(1.1)),
+        Case("cached/two-threads", batch(16).with { $0.threads = 2 }, .rate(1.1)),
+        Case(
+            "cached/shared-context",
+            batch(16).with {
+                $0.threads = 4
+                $0.sharesContext = true
+            }, .rate(1.3)),
+        Case("cached/eventfd-batch-4", batch(4).with { $0.reaping = .eventfd }, .rate(1)),
+        Case("cached/strict", Transfer(), .rate).set("IOCTX_STRICT", "1"),
+        Case("tmpfs/depth-1", Transfer(place: .tmpfs), .rate(1)),
+        Case("tmpfs/batch-16", batch(16, .tmpfs), .rate(1)),
+        Case("overlay/depth-1", Transfer(place: .overlay), .rate(1)),
+        Case("overlay/batch-16", batch(16, .overlay), .rate(1)),
+    ]
+
+    private static let direct = [
+        Case("direct/ram-depth-1", deep(.ram, 1), .rate(1.2)),
+        Case("direct/ram-depth-32", deep(.ram, 32, batch: 8), .rate(1)),
+        Case("direct/disk-depth-1", deep(.disk, 1), .rate(1)),
+        Case("direct/disk-depth-32", deep(.disk, 32), .rate(1)),
+        Case("direct/ring-disk-depth-32", ringReader(.disk, 32), .rate(0.97)),
+        Case("direct/ring-disk-depth-1", ringReader(.disk, 1), .rate(0.97)),
+        Case("direct/ring-ram-depth-1", ringReader(.ram, 1), .rate(0.97)),
+        Case(
+            "direct/extending-write",
+            Transfer(
+                place: .growing, isDirect: true, operation: .write, order: .sequential, depth: 32),
+            .submitMean(1.0 / 20)),
+    ]
+
+    /// What is reaped together is submitted together.
+    private static func ringReader(_ place: Place, _ depth: Int) -> Transfer {
+        deep(place, depth).with {
+            $0.batch = depth
+            $0.reaping = .ring
+        }
+    }
+
+    private static let cold = [
+        Case(
+            "cold/random", deep(.cold, 32), .rate(5), .submitMean(1.0 / 6), .submitP99(1.0 / 10)),
+        Case("cold/random-threads", deep(.cold, 32), .rate(4)).set("IOCTX_ENGINE", "threads"),
+        Case("cold/random-overlay", deep(.coldOverlay, 32), .rate(3)),
+        Case("cold/sequential-4k", sequential(4096), .rate(1)),
+        Case("cold/sequential-128k", sequential(128 << 10), .rate(1)),
+    ]
+
+    private static func sequential(_ blockBytes: Int) -> Transfer {
+        Transfer(place: .cold, order: .sequential, blockBytes: blockBytes, depth: 8)
+    }
+
+    private static let writes = [
+        Case("write/batch-8", batch(8, .written).with { $0.operation = .write }, .rate(1)),
+        Case("write/batch-8-async", batch(8, .written).with { $0.operation = .write }, .rate)
+            .set("IOCTX_WRITES", "async"),
+        Case("write/fsync", batch(8, .written).with { $0.operation = .writeAndSync }, .rate(1)),
+    ]
+
+    private static let pipes = [
+        Case("pipes/poll", .none, inOneGo: false, .rate(1)) { try PipeCases.poll($0) },
+        Case("pipes/read-then-feed", .none, .works) { try PipeCases.readThenFeed($0) },
+        Case("pipes/million", .none, .itemBytes(256)) { try PipeCases.million($0) }
+            .set("IOCTX_AIO_MAX_NR", "1100000").ours,
+    ]
+
+    private static let contexts = [
+        Case("contexts/setup-destroy", .none, .rate(3000)) {
+            try ContextCases.setupAndDestroy($0)
+        },
+        Case("contexts/round-robin", batch(4).with { $0.contexts = 1000 }, .rate(1)),
+        Case("contexts/idle", .none, .itemBytes(1024)) { try ContextCases.idleMemory($0) }
+            .set("IOCTX_AIO_MAX_NR", "1100000").ours,
+    ]
+
+    /// How the throughput grows with one number; the other numbers of each curve are above.
+    private static let curves =
+        [1, 2, 8, 128].map { Case("curve/cold-depth-\($0)", deep(.cold, $0), .rate) }
+        + [2, 8, 128].map { Case("curve/direct-depth-\($0)", deep(.disk, $0), .rate) }
+        + [1, 4].map { count in
+            Case("curve/threads-\(count)", batch(16).with { $0.threads = count }, .rate)
+        }
+        + [10, 100].map { count in
+            Case("curve/contexts-\(count)", batch(4).with { $0.contexts = count }, .rate)
+        }
+}
+
+extension Transfer {
+    func with(_ change: (inout Transfer) -> Void) -> Transfer {
+        var copy = self
+        change(&copy)
+        return copy
+    }
+}

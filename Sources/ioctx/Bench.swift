@@ -1,0 +1,124 @@
+// `ioctx bench`: measures the layer beside the kernel's AIO.
+
+import ArgumentParser
+import Benchmark
+import FoundationEssentials
+import Glibc
+
+struct Bench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure the layer beside the kernel's AIO.",
+        discussion: """
+            Each case does the same work on the other side and on the layer by turns, each time
+            in a process of its own, after a warm-up. The ratio is the median of the ratios of
+            the rounds, layer to other side, with the least and the greatest of them. The other
+            side is the system's libaio on the kernel; where there is none, the system calls.
+            The layer is the drop-in library beside this tool.
+
+            Examples:
+              ioctx bench
+              ioctx bench 'cached/*' cold/random --rounds 11
+              ioctx bench --against /opt/old/libaio.so.1 --html page.html --json results.json
+              ioctx bench --file /dev/nvme0n1 'direct/disk-*'
+
+            The file of --file is only read from. Some cases need root.
+            Exit status: 0 when every case was measured or skipped, 1 when one failed, 64 for
+            wrong options.
+            """)
+
+    @Argument(help: ArgumentHelp("Cases: parts of names, or shell patterns.", valueName: "cases"))
+    var patterns: [String] = []
+
+    @Option(help: ArgumentHelp("What to compare with: kernel, or a libaio.", valueName: "path"))
+    var against = "kernel"
+
+    @Option(help: ArgumentHelp("The library to measure.", valueName: "path"))
+    var library: String?
+
+    @Option(help: ArgumentHelp("A file or disk to read from.", valueName: "file"))
+    var file: String?
+
+    @Option(help: ArgumentHelp("Where test files go; on a disk, best.", valueName: "folder"))
+    var dir: String?
+
+    @Option(help: "Size of the test file: 1g, where a case is about the disk.")
+    var size: ByteCount?
+
+    @Option(help: "Pairs of measurements of each case.")
+    var rounds = 7
+
+    @Option(help: "Seconds of one measurement.")
+    var seconds = 0.4
+
+    @Option(help: ArgumentHelp("Write the results as JSON, too.", valueName: "file"))
+    var json: String?
+
+    @Option(help: ArgumentHelp("Write a page with plots, too.", valueName: "file"))
+    var html: String?
+
+    @Flag(help: "List the cases.")
+    var list = false
+
+    @Option(help: .hidden)
+    var child: String?
+
+    func validate() throws {
+        guard (1...1000).contains(rounds) else {
+            throw ValidationError("--rounds must be 1 to 1000, not \(rounds).")
+        }
+        guard (0.01...60).contains(seconds) else {
+            throw ValidationError("--seconds must be 0.01 to 60, not \(seconds).")
+        }
+    }
+
+    func run() throws {
+        if let child { try ChildTask(json: child).run() }
+        for pattern in patterns where Catalog.matching([pattern]).isEmpty {
+            throw Failure("no case is like '\(pattern)': see 'ioctx bench --list'")
+        }
+        let cases = Catalog.matching(patterns)
+        if list { return try Output.write(cases.map { $0.name + "\n" }.joined()) }
+
+        let installation = try Installation(library: library)
+        let folder = try Installation.testFolder(dir)
+        let other = try otherLibrary()
+        let scratch = try Scratch(in: folder.description, file: file, fileBytes: size?.bytes)
+        defer { scratch.remove() }
+        let interruption = Interruption("ioctx bench") { scratch.remove() }
+        let progress = Progress(
+            "", total: Self.progressParts, isShown: Progress.terminalCanShowIt,
+            interruption: interruption)
+        let plan = Plan(
+            tool: installation.tool.description, layer: installation.library.description,
+            other: other, file: file, folder: folder.description, fileBytes: size?.bytes,
+            rounds: rounds, seconds: seconds)
+        let runner = Runner(plan, scratch) { name, share in
+            progress.label = name
+            progress.step(Int(share * Double(Self.progressParts)))
+        } isInterrupted: {
+            interruption.pending() != nil
+        }
+        let table = BenchTable()
+        var failed = false
+        try Output.write(table.head)
+        try runner.run(cases) { result in
+            progress.clear()
+            failed = failed || result.status == .failed
+            try Output.write(table.lines(of: result))
+        }
+        progress.clear()
+        if failed { throw ExitCode(EXIT_FAILURE) }
+    }
+
+    /// The bar's steps: more than it is wide.
+    private static let progressParts = 1000
+
+    private func otherLibrary() throws -> String? {
+        if against == "kernel" { return Plan.systemLibrary }
+        guard let path = Path(against).resolved() else {
+            throw Failure("cannot find the library '\(against)' of --against: check its name")
+        }
+        return path.description
+    }
+}

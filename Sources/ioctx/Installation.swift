@@ -1,0 +1,32 @@
+// Where this tool is, and the library beside it.
+
+import Glibc
+
+struct Installation {
+    let tool: Path
+    let library: Path
+
+    /// With the library that is named, or the drop-in beside this tool.
+    init(library named: String?) throws(Failure) {
+        guard let tool = Path("/proc/self/exe").resolved() else {
+            throw Failure("cannot find this tool without /proc")
+        }
+        let wanted = named ?? "\(tool.folder)../lib/libaio.so.1"
+        guard let found = Path(wanted).resolved() else {
+            throw Failure(
+                "cannot find the library '\(wanted)': build it with Scripts/build, or name it "
+                    + "with --library")
+        }
+        self.tool = tool
+        library = found
+    }
+
+    /// Where test files go, on a disk at best.
+    static func testFolder(_ named: String?) throws(Failure) -> Path {
+        let folder = named ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
+        guard let absolute = Path(folder).resolved(), access(folder, W_OK) == 0 else {
+            throw Failure("cannot write in '\(folder)': name another folder with --dir")
+        }
+        return absolute
+    }
+}
