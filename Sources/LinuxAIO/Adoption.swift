@@ -1,4 +1,5 @@
-// Adoption: the native path. A context whose first request is O_DIRECT gets the kernel's ring.
+// Adoption: the native path. A context whose first request is O_DIRECT, or a POLL, gets the
+// kernel's ring.
 //
 // The kernel lets its aio_ring be moved (mremap) and then knows the context by the new address.
 // So while our ring is empty, a fresh context of the kernel's is moved onto the very address that
@@ -72,6 +73,9 @@ extension Ref where Pointee == LinuxFace {
         case Int(IOCB_CMD_PWRITEV):
             // The vectors' lengths are not known yet; the start must at least be inside.
             return KernelAIO.suits(iocb.aio_fildes, isWrite: true, end: iocb.aio_offset &+ 1)
+        case Int(IOCB_CMD_POLL):
+            // Which the kernel never blocks on; and who begins so has another context for files.
+            return true
         default:
             return false
         }

@@ -21,6 +21,8 @@ private struct Gathered {
     /// The eventfd of the gathered events, and how many of them want it signalled.
     var resfd: Int32 = -1
     var signals: UInt64 = 0
+    /// The descriptor that was found to be an eventfd last in this submission.
+    var checkedEventfd: Int32 = -1
 
     /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
     @inline(__always)
@@ -88,6 +90,7 @@ extension Ref where Pointee == LinuxFace {
             guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
                 let plain = PlainTransfer(address)
             else { return accepted }
+            if plain.resfd >= 0 && !maySignal(plain.resfd, &gathered) { return accepted }
             var vector = plain.vector
             let length = vector.length
             let result = withAddress(of: &vector) {
@@ -99,10 +102,20 @@ extension Ref where Pointee == LinuxFace {
             gathered.slots &-= 1
             gathered.add(
                 io_event(data: plain.data, obj: UInt64(address), res: Int64(result), res2: 0),
-                resfd: -1)
+                resfd: plain.resfd)
             accepted &+= 1
         }
         return accepted
+    }
+
+    /// True when the descriptor is an eventfd, which is asked once in a submission.
+    @inline(__always)
+    private func maySignal(_ resfd: Int32, _ gathered: inout Gathered) -> Bool {
+        if resfd != gathered.checkedEventfd {
+            if it.engine.checkEventfd(resfd) != 0 { return false }
+            gathered.checkedEventfd = resfd
+        }
+        return true
     }
 
     /// The rest of an io_submit that began with plain requests. The reserved slots have kept the
@@ -183,6 +196,10 @@ extension Ref where Pointee == LinuxFace {
         }
         if gathered.slots == 0 && !reserve(remaining, &gathered) { return failure(EAGAIN) }
 
+        if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
+            let result = checkEventfd(iocb, &gathered)
+            if result < 0 { return result }
+        }
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
             start(iocb, address, UInt(bitPattern: vectorAddress), &batch)
@@ -226,10 +243,6 @@ extension Ref where Pointee == LinuxFace {
     private func start(
         _ iocb: iocb, _ address: UInt, _ vector: UInt, _ batch: inout Batch
     ) -> Outcome {
-        if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
-            let result = checkEventfd(iocb, &batch)
-            if result < 0 { return .refused(result) }
-        }
         var request: Request
         switch Int(iocb.aio_lio_opcode) {
         case Int(IOCB_CMD_PREAD), Int(IOCB_CMD_PWRITE):
@@ -334,12 +347,10 @@ extension Ref where Pointee == LinuxFace {
     }
 
     @inline(never)
-    private func checkEventfd(_ iocb: iocb, _ batch: inout Batch) -> Int {
-        if iocb.aio_resfd >= 0 && iocb.aio_resfd == batch.checkedEventfd { return 0 }
-        let result = it.engine.checkEventfd(iocb.aio_resfd)
-        if result == 0 { batch.checkedEventfd = iocb.aio_resfd }
+    private func checkEventfd(_ iocb: iocb, _ gathered: inout Gathered) -> Int {
+        if iocb.aio_resfd >= 0 && maySignal(iocb.aio_resfd, &gathered) { return 0 }
         // The kernel finds the file first.
-        return result == 0 || isOpen(iocb.aio_fildes) ? result : failure(EBADF)
+        return isOpen(iocb.aio_fildes) ? it.engine.checkEventfd(iocb.aio_resfd) : failure(EBADF)
     }
 
     // MARK: Buffers
@@ -393,14 +404,16 @@ extension Ref where Pointee == LinuxFace {
     }
 }
 
-/// A plain read or write, which a look at four words tells: opcode 0 or 1, key, flags and reserved
-/// words 0, a buffer in user space, an offset that is not negative.
+/// A plain read or write, which a look at a few words tells: opcode 0 or 1, key, flags and reserved
+/// words 0 but for an eventfd, a buffer in user space, an offset that is not negative.
 private struct PlainTransfer {
     let data: UInt64
     let isWrite: Bool
     let descriptor: Int32
     let vector: Vector
     let offset: Int64
+    /// The eventfd to signal, or -1.
+    let resfd: Int32
 
     /// nil when the request at that address is anything else.
     @inline(__always)
@@ -409,8 +422,9 @@ private struct PlainTransfer {
         let opcode = iocb.it.aio_lio_opcode
         let length = iocb.it.aio_nbytes
         let base = iocb.it.aio_buf
+        let flags = iocb.it.aio_flags
         if UInt32(opcode & ~1) | iocb.it.aio_key != 0
-            || UInt32(bitPattern: iocb.it.aio_rw_flags) | iocb.it.aio_flags != 0
+            || UInt32(bitPattern: iocb.it.aio_rw_flags) | flags & ~UInt32(IOCB_FLAG_RESFD) != 0
             || iocb.it.aio_reserved2 != 0 || iocb.it.aio_offset < 0
             || length &- 1 >= UInt64(System.transferBytesMax)
             || Memory.isKernelHalf(UInt(base &+ length)) || Memory.isKernelHalf(UInt(base))
@@ -422,6 +436,8 @@ private struct PlainTransfer {
         descriptor = iocb.it.aio_fildes
         vector = Vector(base: UInt(base), length: Int(length))
         offset = iocb.it.aio_offset
+        resfd = flags != 0 ? iocb.it.aio_resfd : -1
+        if flags != 0 && resfd < 0 { return nil }
     }
 }
 

@@ -72,8 +72,6 @@ public struct Batch: ~Copyable {
     var lastIndex = Job.none
     var lastEventfd: Int32 = -1
     var lastEventfdIndex = Job.none
-    /// The descriptor that was found to be an eventfd last in this submission.
-    public var checkedEventfd: Int32 = -1
 
     @inline(__always)
     public init() {}
@@ -94,8 +92,14 @@ extension Ref where Pointee == EngineRecord {
         isWrite: Bool, _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
     ) -> Int? {
         if isWrite { return writeAtOnce(descriptor, vector, length, offset) }
-        guard let flags = flagsToReadAtOnce(descriptor) else { return nil }
-        let result = System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
+        let result: Int
+        if let flags = flagsToReadAtOnce(descriptor) {
+            result = System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
+        } else if hint(descriptor) == .quick {
+            result = readTimed(descriptor, vector, 1, offset, 0)
+        } else {
+            return nil
+        }
         return result == length ? result : nil
     }
 
@@ -226,7 +230,7 @@ extension Ref where Pointee == EngineRecord {
             return postpone(&request, &batch, facts, done: 0)
         }
         if hinted == .quick && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0 {
-            return readTimed(request)
+            return .completed(readTimed(request))
         }
         var result =
             attempted
@@ -261,15 +265,24 @@ extension Ref where Pointee == EngineRecord {
             setHint(descriptor, .memory)
             return .completed(transferNow(request))
         }
-        return readTimed(request)
+        return .completed(readTimed(request))
     }
 
-    private func readTimed(_ request: Request) -> Outcome {
+    private func readTimed(_ request: Request) -> Int {
+        readTimed(
+            request.descriptor, request.vectors, request.vectorCount, request.offset,
+            request.rwFlags)
+    }
+
+    private func readTimed(
+        _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ offset: Int64, _ rwFlags: Int32
+    ) -> Int {
         let start = System.monotonicNs()
-        let result = transferNow(request)
+        let result = System.transfer(
+            isWrite: false, descriptor, vectors, count, offset, rwFlags)
         let isSlow = System.monotonicNs() &- start > FileHints.slowReadNs
-        setHint(request.descriptor, isSlow ? .slow : .quick)
-        return .completed(result)
+        setHint(descriptor, isSlow ? .slow : .quick)
+        return result
     }
 
     private func startStream(
