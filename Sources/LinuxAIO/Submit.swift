@@ -23,6 +23,9 @@ private struct Gathered {
     var signals: UInt64 = 0
     /// The descriptor that was found to be an eventfd last in this submission.
     var checkedEventfd: Int32 = -1
+    /// It was taken for one because it was one last time: to be looked at before anything that
+    /// names it is published.
+    var isUnchecked = false
 
     /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
     @inline(__always)
@@ -31,10 +34,19 @@ private struct Gathered {
         context.publish(events, count: count)
         count = 0
         if signals > 0 {
-            Eventfd.signal(resfd, count: signals)
+            Eventfd.signal(resfd, count: signals, isJustSeen: isUnchecked)
             signals = 0
         }
         context.wakeSleepers()
+    }
+
+    /// Forgets the gathered requests, which were reads: they will be done again.
+    mutating func startAgain() {
+        slots &+= count
+        count = 0
+        signals = 0
+        checkedEventfd = -1
+        isUnchecked = false
     }
 
     @inline(__always)
@@ -67,7 +79,11 @@ extension Ref where Pointee == LinuxFace {
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
             if gathered.slots == 0 { return submitPinned(address, count: count, pointers, events) }
             rememberInThread(context)
-            let accepted = submitPlain(from: 0, count, pointers, &gathered)
+            var accepted = submitPlain(from: 0, count, pointers, &gathered, mayTrust: true)
+            if gathered.isUnchecked && !it.engine.confirmEventfd(gathered.checkedEventfd) {
+                gathered.startAgain()
+                accepted = 0
+            }
             if accepted < count {
                 return submitRest(&gathered, after: accepted, count: count, pointers)
             }
@@ -79,10 +95,12 @@ extension Ref where Pointee == LinuxFace {
 
     /// The usual case, for as long as it lasts and slots are reserved: one buffer, no flags, and a
     /// file that was in the page cache last time. How many of `count` requests are accepted now,
-    /// of which `first` were before; what the next one is, the rest finds out.
+    /// of which `first` were before; what the next one is, the rest finds out. With `mayTrust`
+    /// the caller confirms the eventfd of reads afterwards.
     @inline(__always)
     private func submitPlain(
-        from first: Int, _ count: Int, _ pointers: UInt, _ gathered: inout Gathered
+        from first: Int, _ count: Int, _ pointers: UInt, _ gathered: inout Gathered,
+        mayTrust: Bool = false
     ) -> Int {
         var accepted = first
         while accepted < count && gathered.slots > 0 {
@@ -90,6 +108,17 @@ extension Ref where Pointee == LinuxFace {
             guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
                 let plain = PlainTransfer(address)
             else { return accepted }
+            if gathered.isUnchecked
+                && (plain.isWrite || plain.resfd >= 0 && plain.resfd != gathered.checkedEventfd)
+            {
+                return accepted
+            }
+            if mayTrust && plain.resfd >= 0 && accepted == 0 && !plain.isWrite
+                && it.engine.wasEventfd(plain.resfd)
+            {
+                gathered.checkedEventfd = plain.resfd
+                gathered.isUnchecked = true
+            }
             if plain.resfd >= 0 && !maySignal(plain.resfd, &gathered) { return accepted }
             var vector = plain.vector
             let length = vector.length

@@ -26,15 +26,18 @@ public enum Eventfd {
     /// of the files without an inode of their own, eventfds are those that can be written to.
     /// False when it cannot be told.
     static func isStill(_ descriptor: Int32) -> Bool {
-        var status = stat()
-        return System.status(of: descriptor, into: &status) >= 0 && isAnonymous(status)
+        isAnonymous(descriptor)
             && System.readiness(of: descriptor, UInt32(POLLOUT)) == Int(POLLOUT)
     }
 
-    /// Adds `count` to the descriptor if it still is what `check` saw.
-    public static func signal(_ descriptor: Int32, count: UInt64) {
+    static func isAnonymous(_ descriptor: Int32) -> Bool {
         var status = stat()
-        if System.status(of: descriptor, into: &status) < 0 || !isAnonymous(status) { return }
+        return System.status(of: descriptor, into: &status) >= 0 && isAnonymous(status)
+    }
+
+    /// Adds `count` to the descriptor if it still is what `check` saw; `isJustSeen` says so.
+    public static func signal(_ descriptor: Int32, count: UInt64, isJustSeen: Bool = false) {
+        if !isJustSeen && !isAnonymous(descriptor) { return }
         var value = count
         var left = count
         while left > 0 {
@@ -73,6 +76,18 @@ public enum Eventfd {
 }
 
 extension Ref where Pointee == EngineRecord {
+    /// True when the descriptor was an eventfd last time.
+    @inline(__always)
+    public func wasEventfd(_ descriptor: Int32) -> Bool { hint(descriptor) == .eventfd }
+
+    /// For a descriptor that was an eventfd last time, just before it is signalled: true when
+    /// eight bytes can do no harm there. Now and then it is looked at closely, for the files that
+    /// share this with eventfds.
+    public func confirmEventfd(_ descriptor: Int32) -> Bool {
+        Eventfd.isAnonymous(descriptor) && !CurrentThread().isTimeToDoubt()
+            || checkEventfd(descriptor) == 0
+    }
+
     /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
     public func checkEventfd(_ descriptor: Int32) -> Int {
         if hint(descriptor) == .eventfd && Eventfd.isStill(descriptor) { return 0 }
