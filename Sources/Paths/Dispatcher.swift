@@ -61,6 +61,8 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
+    /// It is of fsyncs alone, which may have a station of their own.
+    var isForSync = false
     /// threads: something in it is for the manager, not for a worker.
     var needsManager = false
     /// Something in it gains from the daemon being woken at once.

@@ -64,12 +64,17 @@ public struct EngineRecord: ~Copyable {
     let startLock = FutexLock()
     /// Address of the station that takes hand-overs; 0 when there is none at the moment.
     let station = Atomic<UInt>(0)
+    /// Address of the pool that takes fsyncs beside a daemon on io_uring, which would pass them on
+    /// to a thread of the kernel's and wait for that: two wake-ups more than a pool's worker needs.
+    let syncStation = Atomic<UInt>(0)
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
     let stations = Atomic<UInt>(0)
     /// io_uring cannot be had in this process, ever.
     var uringIsHopeless = false  // (e)
-    /// After a failed start, nobody tries again before this time on the monotonic clock.
+    /// After a failed start, nobody tries again before this time on the monotonic clock; the first
+    /// is for `station`, the second for `syncStation`.
     let retryAtNs = Atomic<UInt64>(0)
+    let syncRetryAtNs = Atomic<UInt64>(0)
 
     /// Hints about descriptors: see FileKind.swift.
     let hints: UInt
@@ -111,15 +116,33 @@ extension Ref where Pointee == EngineRecord {
     /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
     /// had, in which case the request runs inline.
     func acquireStation() -> Ref<Station>? {
+        acquire(it.station, retryAt: it.retryAtNs) { startLocked() }
+    }
+
+    /// The same for an fsync.
+    func acquireStationForSync() -> Ref<Station>? {
+        guard let station = acquireStation() else { return nil }
+        if station.it.kind == .threads || it.choice == .uring { return station }
+        let pool = acquire(it.syncStation, retryAt: it.syncRetryAtNs) {
+            start(.threads, in: it.syncStation) == 0
+        }
+        guard let pool else { return station }
+        station.release()
+        return pool
+    }
+
+    private func acquire(
+        _ slot: borrowing Atomic<UInt>, retryAt: borrowing Atomic<UInt64>, start: () -> Bool
+    ) -> Ref<Station>? {
         while true {
-            if let station = Ref<Station>(address: it.station.load(ordering: .acquiring)) {
+            if let station = Ref<Station>(address: slot.load(ordering: .acquiring)) {
                 if station.retain() {
                     if station.isReachable() { return station }
                     abandon(station)
                     station.release()
                     continue
                 }
-                if it.station.load(ordering: .acquiring) == station.address {
+                if slot.load(ordering: .acquiring) == station.address {
                     // It is deciding whether to leave: a few instructions.
                     _ = systemCall(Int32(SYS_sched_yield))
                     continue
@@ -127,11 +150,10 @@ extension Ref where Pointee == EngineRecord {
             }
             // pthread_create is not for signal handlers, and a nested call is surely in one.
             if CurrentThread().isNested { return nil }
-            if it.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
+            if retryAt.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
-            if it.station.load(ordering: .acquiring) == 0 && !startLocked() {
-                it.retryAtNs.store(
-                    System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
+            if slot.load(ordering: .acquiring) == 0 && !start() {
+                retryAt.store(System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
                 it.startLock.unlock()
                 return nil
             }
@@ -142,29 +164,36 @@ extension Ref where Pointee == EngineRecord {
     /// The station's descriptor in the program's table is gone: its daemon finishes what it has
     /// and leaves, and the next request starts another.
     private func abandon(_ station: Ref<Station>) {
-        _ = it.station.compareExchange(
-            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+        forget(station)
         station.it.isLost.store(true, ordering: .sequentiallyConsistent)
         station.wakeWithoutDescriptor()
+    }
+
+    /// No more hand-overs to a station.
+    func forget(_ station: Ref<Station>) {
+        _ = it.station.compareExchange(
+            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+        _ = it.syncStation.compareExchange(
+            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
     }
 
     private func startLocked() -> Bool {
         if it.choice == .inline || it.choice == .off { return false }
         if it.choice != .threads && !it.uringIsHopeless {
-            let result = start(.uring)
+            let result = start(.uring, in: it.station)
             if result == 0 { return true }
             it.uringIsHopeless =
                 result != failure(EMFILE) && result != failure(ENOMEM)
                 && result != failure(EAGAIN) && result != failure(ENFILE)
         }
-        return it.choice != .uring && start(.threads) == 0
+        return it.choice != .uring && start(.threads, in: it.station) == 0
     }
 
-    private func start(_ kind: Engine) -> Int {
+    private func start(_ kind: Engine, in slot: borrowing Atomic<UInt>) -> Int {
         if UringProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
         let result = station.start()
-        if result == 0 { it.station.store(station.address, ordering: .releasing) }
+        if result == 0 { slot.store(station.address, ordering: .releasing) }
         return result
     }
 

@@ -10,7 +10,12 @@ extension Ref where Pointee == EngineRecord {
     func postpone(
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
-        if batch.station == nil { batch.station = acquireStation() }
+        let isSync = request.operation == .fsync || request.operation == .fdatasync
+        if isSync != batch.isForSync { handOver(&batch) }
+        if batch.station == nil {
+            batch.station = isSync ? acquireStationForSync() : acquireStation()
+            batch.isForSync = isSync
+        }
         let isStream = facts.kind == .stream
         guard let station = batch.station else {
             return runInline(request, done: done, isStream: isStream)

@@ -111,6 +111,14 @@ struct HeldFiles: ~Copyable {
         lock.unlock()
     }
 
+    /// True when the daemons have the file, or there is none.
+    mutating func hasArrived(_ index: UInt32) -> Bool {
+        if index == Job.none { return true }
+        lock.lock()
+        defer { lock.unlock() }
+        return files[index].it.isMoved
+    }
+
     /// Adds a reference to a file that has arrived in a private table if `isSame`, asked about
     /// its number there, says that it is the one that is wanted. The number cannot be closed
     /// meanwhile: that takes the last reference.

@@ -13,32 +13,69 @@ import CLibAIO
 import JobTable
 import Synchronization
 
-struct PoolDaemons: ~Copyable {
-    static let filesPerMessage = 64
-    /// Marks an entry of `awaited` that is a number of files.
-    static let messageMark: UInt32 = 1 << 31
-
-    /// The program's end, in the program's table.
-    var sender: Int32 = -1
-    /// Serialises hand-overs: messages and `awaited` are in the same order, and when the manager
-    /// sees a message its jobs are in the queue.
+/// One way of files into the private table: a socket there, and what is on its way to it.
+struct FileChannel: ~Copyable {
+    /// Serialises hand-overs: messages and `awaited` are in the same order, and whoever sees a
+    /// message finds its jobs queued.
     let sendLock = FutexLock()
     /// Held files that are on their way: for each message their number, with the mark, and then
     /// their indexes; a circular buffer of twice `files.capacity`. (sendLock)
     var awaited: UInt = 0
     var awaitedFirst: UInt32 = 0
     var awaitedCount: UInt32 = 0
-
     /// In the private table; written by the manager before the station is ready.
     var receiver: Int32 = -1
+    var receiverName = sockaddr_un()
+    var receiverNameBytes: UInt32 = 0
+
+    /// Marks an entry of `awaited` that is a number of files.
+    private static let messageMark: UInt32 = 1 << 31
+
+    /// The `position`-th entry after those that are awaited already.
+    func slot(_ position: UInt32, capacity: UInt32) -> Ref<UInt32> {
+        let slot = (awaitedFirst &+ awaitedCount &+ position) % (capacity &* 2)
+        return unsafe Ref<UInt32>(address: awaited &+ UInt(slot) &* 4).unsafelyUnwrapped
+    }
+
+    /// A message with `files` files has been sent, whose indexes are in the slots from 1 on.
+    mutating func sent(_ files: Int, capacity: UInt32) {
+        slot(0, capacity: capacity).it = Self.messageMark | UInt32(files)
+        awaitedCount &+= UInt32(files) &+ 1
+    }
+
+    /// How many files the next message brings.
+    mutating func takeCount(capacity: UInt32) -> Int {
+        Int((take(capacity: capacity) ?? 0) & ~Self.messageMark)
+    }
+
+    /// Takes the first awaited entry.
+    mutating func take(capacity: UInt32) -> UInt32? {
+        if awaitedCount == 0 { return nil }
+        let slot = awaitedFirst
+        awaitedFirst = (slot &+ 1) % (capacity &* 2)
+        awaitedCount &-= 1
+        return Ref<UInt32>(address: awaited &+ UInt(slot) &* 4)?.it
+    }
+}
+
+struct PoolDaemons: ~Copyable {
+    static let filesPerMessage = 64
+
+    /// The program's end, in the program's table. It reaches both channels.
+    var sender: Int32 = -1
+    var senderName = sockaddr_un()
+    var senderNameBytes: UInt32 = 0
+    /// Files whose jobs the manager must see, and messages that wake it.
+    var forManager = FileChannel()
+    /// Files of jobs that go to the workers directly; whoever wants one of them receives them.
+    var forWorkers = FileChannel()
+    /// Serialises receiving from `forWorkers`.
+    let receiveLock = FutexLock()
+
+    /// In the private table; written by the manager before the station is ready.
     var epoll: Int32 = -1
     /// An eventfd with which daemons wake the manager.
     var managerBell: Int32 = -1
-
-    var senderName = sockaddr_un()
-    var senderNameBytes: UInt32 = 0
-    var receiverName = sockaddr_un()
-    var receiverNameBytes: UInt32 = 0
 
     /// The manager's thread identifier, by which kcmp(2) reaches the private table; 0 where it
     /// must not be asked.
@@ -78,12 +115,18 @@ struct PoolDaemons: ~Copyable {
 extension Ref where Pointee == Station {
     /// In the starting thread, in the program's table: makes the sender and gives it a name.
     func openSender() -> Int {
-        if it.pool.awaited == 0 {
-            it.pool.awaited = Memory.map(
-                bytes: Int(it.files.capacity) &* 8, protection: PROT_READ | PROT_WRITE)
+        if it.pool.lastHeld == 0 {
+            let bytes = Int(it.files.capacity) &* 8
+            it.pool.forManager.awaited = Memory.map(
+                bytes: bytes, protection: PROT_READ | PROT_WRITE)
+            it.pool.forWorkers.awaited = Memory.map(
+                bytes: bytes, protection: PROT_READ | PROT_WRITE)
+            if it.pool.forManager.awaited == 0 || it.pool.forWorkers.awaited == 0 {
+                return failure(ENOMEM)
+            }
             it.pool.lastHeld = Memory.map(
                 bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
-            if it.pool.awaited == 0 || it.pool.lastHeld == 0 { return failure(ENOMEM) }
+            if it.pool.lastHeld == 0 { return failure(ENOMEM) }
         }
         if isGate(it.pool.sender) {
             // Still connected to the manager before this one, it would refuse the next.
@@ -104,17 +147,18 @@ extension Ref where Pointee == Station {
 
     /// In the starting thread, once the manager has its socket.
     func connectSender() -> Int {
-        connect(it.pool.sender, &it.pool.receiverName, it.pool.receiverNameBytes)
+        connect(
+            it.pool.sender, &it.pool.forManager.receiverName,
+            it.pool.forManager.receiverNameBytes)
     }
 
     /// In the manager, in its private table.
     fileprivate func openReceiver() -> Int {
         var result = leaveDescriptorTable()
         if result < 0 { return result }
-        result = bindSocket(&it.pool.receiverName, &it.pool.receiverNameBytes)
+        result = open(&it.pool.forManager)
         if result < 0 { return result }
-        it.pool.receiver = Int32(truncatingIfNeeded: result)
-        result = connect(it.pool.receiver, &it.pool.senderName, it.pool.senderNameBytes)
+        result = open(&it.pool.forWorkers)
         if result < 0 { return result }
         result = systemCall(Int32(SYS_epoll_create1), Int(O_CLOEXEC))
         if result < 0 { return result }
@@ -122,15 +166,25 @@ extension Ref where Pointee == Station {
         result = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC | O_NONBLOCK))
         if result < 0 { return result }
         it.pool.managerBell = Int32(truncatingIfNeeded: result)
-        // From here on only the sender can reach the receiver. What strangers sent to its name
-        // before must not be taken for a hand-over.
-        while receiveMessage(discard: true) >= 0 {}
-        it.pool.awaitedFirst = 0
-        it.pool.awaitedCount = 0
         it.pool.comparableThread = UringProbe.mayCompareFiles() ? System.threadIdentifier() : 0
-        result = watch(it.pool.receiver, UInt32(EPOLLIN.rawValue), data: .max, isNew: true)
+        result = watch(
+            it.pool.forManager.receiver, UInt32(EPOLLIN.rawValue), data: .max, isNew: true)
         if result < 0 { return result }
         return watch(it.pool.managerBell, UInt32(EPOLLIN.rawValue), data: .max &- 1, isNew: true)
+    }
+
+    /// In the manager: the private end of a channel, which takes messages from the sender alone.
+    private func open(_ channel: inout FileChannel) -> Int {
+        let made = bindSocket(&channel.receiverName, &channel.receiverNameBytes)
+        if made < 0 { return made }
+        channel.receiver = Int32(truncatingIfNeeded: made)
+        let result = connect(channel.receiver, &it.pool.senderName, it.pool.senderNameBytes)
+        if result < 0 { return result }
+        // What strangers sent to its name before must not be taken for a hand-over.
+        while receiveMessage(from: &channel, discard: true) >= 0 {}
+        channel.awaitedFirst = 0
+        channel.awaitedCount = 0
+        return 0
     }
 
     private func bindSocket(_ name: inout sockaddr_un, _ nameBytes: inout UInt32) -> Int {
@@ -211,12 +265,28 @@ extension Ref where Pointee == Station {
     /// handed over. The caller holds none of our locks.
     func handOverToPool(_ batch: borrowing Batch, first: JobRef, last: JobRef) -> Int {
         let count = batch.count
-        if batch.needsManager || batch.newFiles > 0 {
-            return retryWhileBehind { tryHandOver(first: first, last: last, count: count) }
+        if batch.needsManager {
+            return retryWhileBehind {
+                tryHandOver(&it.pool.forManager, first: first, last: last) {
+                    it.queue.append(it.table, first: first, last: last, count: count)
+                }
+            }
         }
-        // The daemons have all the files: the workers need not be told by the manager.
+        // The workers need not be told by the manager.
         it.pool.running.add(count, ordering: .sequentiallyConsistent)
-        it.pool.work.append(it.table, first: first, last: last, count: count)
+        if batch.newFiles == 0 {
+            it.pool.work.append(it.table, first: first, last: last, count: count)
+        } else {
+            let result = retryWhileBehind {
+                tryHandOver(&it.pool.forWorkers, first: first, last: last) {
+                    it.pool.work.append(it.table, first: first, last: last, count: count)
+                }
+            }
+            if result < 0 {
+                it.pool.running.subtract(count, ordering: .sequentiallyConsistent)
+                return result
+            }
+        }
         it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: count)) }
@@ -256,76 +326,78 @@ extension Ref where Pointee == Station {
             address: it.pool.lastHeld &+ UInt(bitPattern: Int(descriptor)) &* 4)
     }
 
-    /// Too many files of this user in flight, or a full buffer: the manager empties both, for
-    /// which it needs the lock that `attempt` takes.
+    /// Too many files of this user in flight, or a full buffer: the manager empties both channels,
+    /// for which it needs the lock that `attempt` takes.
     private func retryWhileBehind(_ attempt: () -> Int) -> Int {
         var result = 0
         for round in 0..<300 {
             result = attempt()
             if result != failure(ETOOMANYREFS) && result != failure(EAGAIN) { break }
+            kickPool()
             System.sleep(nanoseconds: round < 100 ? 20_000 : 500_000)
         }
         return result
     }
 
-    private func tryHandOver(first: JobRef, last: JobRef, count: UInt32) -> Int {
-        it.pool.sendLock.lock()
-        defer { it.pool.sendLock.unlock() }
+    /// Sends the files of a chain of jobs that are not with the daemons yet, and then queues the
+    /// jobs, in one order for everybody. 0, or a negated errno with nothing done.
+    private func tryHandOver(
+        _ channel: inout FileChannel, first: JobRef, last: JobRef, enqueue: () -> Void
+    ) -> Int {
+        channel.sendLock.lock()
+        defer { channel.sendLock.unlock() }
         var message = RightsMessage()
         var files = 0
         var job: JobRef? = first
         while let current = job {
-            addFile(current.it.heldFile, &message, &files)
-            addFile(current.it.heldEventfd, &message, &files)
+            addFile(current.it.heldFile, &message, &files, channel)
+            addFile(current.it.heldEventfd, &message, &files, channel)
             job = current == last ? nil : it.table.job(at: current.it.queueNext)
         }
         if files == 0 {
-            // The manager does not take the lock for a message that only wakes: jobs first.
-            it.queue.append(it.table, first: first, last: last, count: count)
-            _ = sendMessage(&message, 0)
+            // Whoever is woken does not take the lock for a message without files: jobs first.
+            enqueue()
+            _ = sendMessage(&message, 0, to: &channel)
             return 0
         }
-        let result = sendMessage(&message, files)
+        let result = sendMessage(&message, files, to: &channel)
         if result < 0 { return result }
-        awaitedSlot(0).it = PoolDaemons.messageMark | UInt32(files)
-        for position in 1...files { it.files.announce(awaitedSlot(position).it) }
-        it.pool.awaitedCount &+= UInt32(files) &+ 1
-        it.queue.append(it.table, first: first, last: last, count: count)
+        for position in 1...UInt32(files) {
+            it.files.announce(channel.slot(position, capacity: it.files.capacity).it)
+        }
+        channel.sent(files, capacity: it.files.capacity)
+        enqueue()
         return 0
     }
 
-    /// The `position`-th entry after those that are awaited already.
-    private func awaitedSlot(_ position: Int) -> Ref<UInt32> {
-        let slot =
-            (it.pool.awaitedFirst &+ it.pool.awaitedCount &+ UInt32(position))
-            % (it.files.capacity &* 2)
-        return unsafe Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4).unsafelyUnwrapped
-    }
-
-    /// Takes the first awaited entry.
-    private func takeAwaited() -> UInt32? {
-        if it.pool.awaitedCount == 0 { return nil }
-        let slot = it.pool.awaitedFirst
-        it.pool.awaitedFirst = (slot &+ 1) % (it.files.capacity &* 2)
-        it.pool.awaitedCount &-= 1
-        return Ref<UInt32>(address: it.pool.awaited &+ UInt(slot) &* 4)?.it
-    }
-
     /// Adds a file to the message unless the daemons have it, or it is in the message.
-    private func addFile(_ index: UInt32, _ message: inout RightsMessage, _ files: inout Int) {
+    private func addFile(
+        _ index: UInt32, _ message: inout RightsMessage, _ files: inout Int,
+        _ channel: borrowing FileChannel
+    ) {
         if index == Job.none || it.files[index].it.isReady { return }
-        for position in 0..<files where awaitedSlot(position &+ 1).it == index { return }
+        let capacity = it.files.capacity
+        for position in 0..<UInt32(files)
+        where channel.slot(position &+ 1, capacity: capacity).it == index {
+            return
+        }
         message[files] = it.files[index].it.number
         // The entry before them is for their number.
-        awaitedSlot(files &+ 1).it = index
+        channel.slot(UInt32(files) &+ 1, capacity: capacity).it = index
         files &+= 1
     }
 
     /// Sends `files` descriptors, or none to wake the manager. 0 or a negated errno.
-    private func sendMessage(_ message: inout RightsMessage, _ files: Int) -> Int {
+    private func sendMessage(
+        _ message: inout RightsMessage, _ files: Int, to channel: inout FileChannel
+    ) -> Int {
         message.length = RightsMessage.headerBytes &+ files &* 4
+        let nameBytes = Int(channel.receiverNameBytes)
+        let name = withAddress(of: &channel.receiverName) { $0 }
         return withAddress(of: &message) { controlAddress in
             var header = MessageHeader()
+            header.name = name
+            header.nameBytes = nameBytes
             if files > 0 {
                 header.control = controlAddress
                 header.controlBytes = (RightsMessage.headerBytes &+ files &* 4 &+ 7) & ~7
@@ -347,7 +419,7 @@ extension Ref where Pointee == Station {
             ringManager()
         } else if station == 0 && isGate(it.pool.sender) {
             var message = RightsMessage()
-            _ = sendMessage(&message, 0)
+            _ = sendMessage(&message, 0, to: &it.pool.forManager)
         }
     }
 
@@ -381,7 +453,8 @@ extension Ref where Pointee == Station {
         }
         return tryToLeave {
             System.close(it.pool.epoll)
-            System.close(it.pool.receiver)
+            System.close(it.pool.forManager.receiver)
+            System.close(it.pool.forWorkers.receiver)
             System.close(it.pool.managerBell)
         }
     }
@@ -411,7 +484,7 @@ extension Ref where Pointee == Station {
 
     /// Takes one message; its files go to the indexes that await them, in order. Negative when
     /// there is none.
-    private func receiveMessage(discard: Bool) -> Int {
+    private func receiveMessage(from channel: inout FileChannel, discard: Bool = false) -> Int {
         var message = RightsMessage()
         var isTruncated = false
         let result = withAddress(of: &message) { controlAddress in
@@ -420,7 +493,7 @@ extension Ref where Pointee == Station {
             header.controlBytes = RightsMessage.headerBytes &+ PoolDaemons.filesPerMessage &* 4
             let received = withAddress(of: &header) {
                 systemCall(
-                    Int32(SYS_recvmsg), Int(it.pool.receiver), $0,
+                    Int32(SYS_recvmsg), Int(channel.receiver), $0,
                     Int(MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
             }
             isTruncated = header.flags & Int(MSG_CTRUNC) != 0
@@ -436,21 +509,35 @@ extension Ref where Pointee == Station {
             for position in 0..<files { System.close(message[position]) }
             return result
         }
-        it.pool.sendLock.lock()
-        let sent = Int((takeAwaited() ?? 0) & ~PoolDaemons.messageMark)
+        channel.sendLock.lock()
+        let sent = channel.takeCount(capacity: it.files.capacity)
         for position in 0..<sent {
-            guard let index = takeAwaited() else { break }
+            guard let index = channel.take(capacity: it.files.capacity) else { break }
             // What did not arrive is no file: its jobs end with -EBADF.
             it.files.arrive(index, number: position < files ? message[position] : -1)
         }
-        it.pool.sendLock.unlock()
+        channel.sendLock.unlock()
         return result
+    }
+
+    /// Receives what was sent for jobs that went to the workers directly: all of it, or until the
+    /// files of `job` are there.
+    private func receiveForWorkers(until job: JobRef? = nil) {
+        it.pool.receiveLock.lock()
+        while job.map(hasItsFiles) != true && receiveMessage(from: &it.pool.forWorkers) >= 0 {}
+        it.pool.receiveLock.unlock()
+    }
+
+    private func hasItsFiles(_ job: JobRef) -> Bool {
+        it.files.hasArrived(job.it.heldFile) && it.files.hasArrived(job.it.heldEventfd)
     }
 
     private func takePoolQueue() {
         var next = it.queue.takeAll(it.table)
         // Jobs are queued after their files were sent: those of all that were taken are there now.
-        while receiveMessage(discard: false) >= 0 {}
+        while receiveMessage(from: &it.pool.forManager) >= 0 {}
+        // A file that is shared may have come on the other way.
+        receiveForWorkers()
         while let job = next {
             next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
             it.pool.running.add(1, ordering: .acquiringAndReleasing)
@@ -662,6 +749,7 @@ extension Ref where Pointee == Station {
 
     private func workOff() {
         while let job = it.pool.work.takeFirst(it.table) {
+            if !hasItsFiles(job) { receiveForWorkers(until: job) }
             if job.transition(from: .queued, to: .running) {
                 settle(job, from: .running, result: perform(job))
             } else {

@@ -203,8 +203,7 @@ extension Ref where Pointee == Station {
             it.state.store(Station.ready, ordering: .sequentiallyConsistent)
             return false
         }
-        _ = it.engine.it.station.compareExchange(
-            expected: address, desired: 0, ordering: .acquiringAndReleasing)
+        it.engine.forget(self)
         cleanUp()
         it.state.store(Station.dead, ordering: .releasing)
         return true
