@@ -57,8 +57,8 @@ struct Calls {
 }
 
 /// A measurement that went wrong.
-struct Trouble: Error, CustomStringConvertible {
-    let description: String
+public struct Trouble: Error, CustomStringConvertible {
+    public let description: String
 
     init(_ description: String) {
         self.description = description
