@@ -198,7 +198,15 @@ public enum Number {
     /// With three digits that count, or as many as the whole part has.
     public static func text(_ value: Double) -> String {
         let size = abs(value)
-        let text = fixed(value, size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size == 0 ? 2 : 4)
+        let digits =
+            switch size {
+            case 0, 1..<10: 2
+            case 10..<100: 1
+            case 100...: 0
+            case 0.1...: 3
+            default: 4
+            }
+        let text = fixed(value, digits)
         guard text.contains(".") else { return text }
         let short = text.reversed().drop { $0 == "0" }.drop { $0 == "." }
         return String(short.reversed())

@@ -40,9 +40,8 @@ struct Setting {
     var isCounted: Bool { task.isCounted }
     var seed: UInt64 { task.seed }
 
-    /// What fits in the caches of the tables that find pages: the page cache's cost, not the
-    /// processor's, is what differs.
-    static let cachedBytes = 64 << 20
+    /// More than a processor's own cache holds, and soon read.
+    static let cachedBytes = 16 << 20
 
     func open(_ transfer: Transfer) throws -> OpenFile {
         let direct = transfer.isDirect ? Int32(IOCTX_O_DIRECT) : 0
