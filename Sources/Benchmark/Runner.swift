@@ -57,6 +57,7 @@ public final class Runner {
         self.scratch = scratch
         self.look = look
         self.isInterrupted = isInterrupted
+        scratch.look = { [unowned self] in self.look(current, share) }
     }
 
     private var share = 0.0

@@ -158,8 +158,8 @@ struct Setting {
 }
 
 enum TestFile {
-    /// Bytes that no device can compress or share.
-    static func fill(_ descriptor: Int32, bytes: Int) throws {
+    /// Bytes that no device can compress or share. `look` is called now and then.
+    static func fill(_ descriptor: Int32, bytes: Int, look: () -> Void = {}) throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var offset = 0
@@ -174,6 +174,7 @@ enum TestFile {
                 throw Trouble("writing the test file: \(Trouble.words(errno))")
             }
             offset += count
+            look()
         }
         guard fsync(descriptor) == 0 else {
             throw Trouble("writing the test file: \(Trouble.words(errno))")
