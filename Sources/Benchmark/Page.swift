@@ -243,7 +243,7 @@ public struct Page {
         .curve { fill: none; stroke-width: 2; } .whisker { stroke-width: 1; }
         .curve.other, .whisker.other { stroke: var(--other); } .dot.other { fill: var(--other); }
         .curve.layer, .whisker.layer { stroke: var(--layer); } .dot.layer { fill: var(--layer); }
-        .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr));
+        .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr));
           gap: 20px; }
         figure { margin: 0; } figcaption { font-weight: 600; }
         .scroll { overflow-x: auto; }
