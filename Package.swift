@@ -60,9 +60,11 @@ let package = Package(
         .executableTarget(
             name: "ioctx",
             dependencies: [
-                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "Conformance", "Benchmark",
+                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "TestBed", "Conformance",
+                "Benchmark",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
+        .testTarget(name: "BenchmarkTests", dependencies: ["Benchmark"]),
         .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable"]),
         .testTarget(name: "PathsTests", dependencies: ["CLibAIO", "JobTable", "Paths"]),
         .testTarget(

@@ -53,11 +53,21 @@ public struct Case: Sendable {
 /// A quantity of a case and what it should come to: the layer's divided by the other side's.
 public struct Goal: Sendable {
     public enum Quantity: String, Codable, Sendable {
-        case rate = "per second"
-        case submitMean = "mean in io_submit"
-        case submitP99 = "99th percentile in io_submit"
-        case itemBytes = "bytes each"
-        case works = "works"
+        case rate
+        case submitMean = "submit_mean"
+        case submitP99 = "submit_p99"
+        case itemBytes = "item_bytes"
+        case works
+
+        public var words: String {
+            switch self {
+            case .rate: "per second"
+            case .submitMean: "mean in io_submit"
+            case .submitP99: "p99 in io_submit"
+            case .itemBytes: "bytes each"
+            case .works: "works"
+            }
+        }
     }
 
     public enum Bound: Sendable {

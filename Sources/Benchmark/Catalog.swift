@@ -26,7 +26,7 @@ public enum Catalog {
 
     private static let cached = [
         Case("cached/depth-1", Transfer(), .rate(1.6)),
-        Case("cached/depth-32", Transfer(depth: 32), .rate(1.35)),
+        Case("cached/depth-32", Transfer(depth: 32, reapsBatches: true), .rate(1.35)),
         Case("cached/batch-16", batch(16), .rate(1.1)),
         Case("cached/two-threads", batch(16).with { $0.threads = 2 }, .rate(1.1)),
         Case(
@@ -102,7 +102,7 @@ public enum Catalog {
             .set("IOCTX_AIO_MAX_NR", "1100000").ours,
     ]
 
-    /// How the throughput grows with one number; the other numbers of each curve are above.
+    /// How the throughput grows with one number; the rest of each curve is above.
     private static let curves =
         [1, 2, 8, 128].map { Case("curve/cold-depth-\($0)", deep(.cold, $0), .rate) }
         + [2, 8, 128].map { Case("curve/direct-depth-\($0)", deep(.disk, $0), .rate) }
@@ -112,6 +112,40 @@ public enum Catalog {
         + [10, 100].map { count in
             Case("curve/contexts-\(count)", batch(4).with { $0.contexts = count }, .rate)
         }
+}
+
+/// Cases that differ in one number.
+struct Curve {
+    let title: String
+    let xLabel: String
+    let points: [(x: Int, name: String)]
+
+    static let all = [
+        Curve(
+            title: "Cold random reads", xLabel: "requests in flight",
+            points: [
+                (1, "curve/cold-depth-1"), (2, "curve/cold-depth-2"), (8, "curve/cold-depth-8"),
+                (32, "cold/random"), (128, "curve/cold-depth-128"),
+            ]),
+        Curve(
+            title: "O_DIRECT reads from the disk", xLabel: "requests in flight",
+            points: [
+                (1, "direct/disk-depth-1"), (2, "curve/direct-depth-2"),
+                (8, "curve/direct-depth-8"), (32, "direct/disk-depth-32"),
+                (128, "curve/direct-depth-128"),
+            ]),
+        Curve(
+            title: "Cached reads in batches of 16", xLabel: "threads with a context each",
+            points: [
+                (1, "curve/threads-1"), (2, "cached/two-threads"), (4, "curve/threads-4"),
+            ]),
+        Curve(
+            title: "Cached reads, four to a context in turn", xLabel: "contexts",
+            points: [
+                (10, "curve/contexts-10"), (100, "curve/contexts-100"),
+                (1000, "contexts/round-robin"),
+            ]),
+    ]
 }
 
 extension Transfer {

@@ -91,7 +91,12 @@ public struct Distribution: Codable, Sendable {
 
     public var mean: Double { isEmpty ? 0 : histogram.mean }
 
-    // MARK: As JSON: pairs of a time and its count
+    /// Each time that was seen, and how often.
+    public var pairs: [(nanoseconds: UInt64, count: UInt64)] {
+        histogram.recordedValues().map { ($0.value, $0.count) }
+    }
+
+    // MARK: As JSON
 
     public init(from decoder: any Decoder) throws {
         let pairs = try [[UInt64]](from: decoder)
@@ -99,6 +104,6 @@ public struct Distribution: Codable, Sendable {
     }
 
     public func encode(to encoder: any Encoder) throws {
-        try histogram.recordedValues().map { [$0.value, $0.count] }.encode(to: encoder)
+        try pairs.map { [$0.nanoseconds, $0.count] }.encode(to: encoder)
     }
 }

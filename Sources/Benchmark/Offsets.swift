@@ -46,7 +46,7 @@ struct Offsets {
             state ^= state << 13
             state ^= state >> 7
             state ^= state << 17
-            return Int64(Int((state >> 32) &* UInt64(blocks) >> 32) &* blockBytes)
+            return Int64(Int(((state >> 32) &* UInt64(blocks)) >> 32) &* blockBytes)
         case .sequential:
             guard state < blocks else { return nil }
             defer { state += 1 }

@@ -134,6 +134,7 @@ enum PipeCases {
         guard submitter.join(seconds: 1) else {
             var result = Measurement()
             result.answer = "blocks"
+            while ChildTask.awaitTurn() {}
             return result
         }
         var isFirst = true

@@ -2,6 +2,34 @@
 
 import Glibc
 
+/// A whole run.
+public struct RunResults: Encodable, Sendable {
+    public let schema = 1
+    public let machine: Machine
+    /// What was compared, in words and as the path of a library.
+    public let other: String
+    public let layer: String
+    public let file: String
+    public let rounds: Int
+    public let seconds: Double
+    public private(set) var cases: [CaseResult] = []
+
+    public init(
+        machine: Machine, other: String, layer: String, file: String, rounds: Int, seconds: Double
+    ) {
+        self.machine = machine
+        self.other = other
+        self.layer = layer
+        self.file = file
+        self.rounds = rounds
+        self.seconds = seconds
+    }
+
+    public mutating func add(_ result: CaseResult) {
+        cases.append(result)
+    }
+}
+
 public struct CaseResult: Encodable, Sendable {
     public enum Status: String, Encodable, Sendable {
         case measured, skipped, failed
@@ -14,8 +42,9 @@ public struct CaseResult: Encodable, Sendable {
         public let other: Double?
         public let layer: Double?
         public let ratio: Spread?
-        /// In words: "at least 1.6".
+        /// In words and as a number: "at least 1.6".
         public let goal: String?
+        public let bound: Double?
         public let isReached: Bool?
         /// Instead of a number on the other side.
         public let answer: String?
@@ -27,6 +56,7 @@ public struct CaseResult: Encodable, Sendable {
         public fileprivate(set) var submit = Latency()
         public fileprivate(set) var completion = Latency()
         public fileprivate(set) var systemCallsEach: [String: Double]?
+        public var systemCalls: Double? { systemCallsEach.map { $0.values.reduce(0, +) } }
         fileprivate var rounds: [Measurement] = []
 
         private enum CodingKeys: String, CodingKey {
@@ -133,18 +163,18 @@ public struct CaseResult: Encodable, Sendable {
             let ours = Statistics.median(layers)
             // Bytes are bounded as they are; everything else in relation to the other side.
             let judged = goal.quantity == .itemBytes ? ours : ratio?.median
-            let (words, reached): (String?, Bool?) =
+            let (words, bound, reached): (String?, Double?, Bool?) =
                 switch goal.bound {
                 case .atLeast(let least):
-                    ("at least \(Number.text(least))", judged.map { $0 >= least })
+                    ("at least \(Number.goal(least))", least, judged.map { $0 >= least })
                 case .atMost(let most):
-                    ("at most \(Number.text(most))", judged.map { $0 <= most })
+                    ("at most \(Number.goal(most))", most, judged.map { $0 <= most })
                 case .report:
-                    goal.quantity == .works ? ("works", ours != nil) : (nil, nil)
+                    goal.quantity == .works ? ("works", nil, ours != nil) : (nil, nil, nil)
                 }
             return Line(
                 quantity: goal.quantity, other: theirs, layer: ours, ratio: ratio, goal: words,
-                isReached: reached, answer: other.rounds.first?.answer)
+                bound: bound, isReached: reached, answer: other.rounds.first?.answer)
         }
     }
 }
@@ -160,10 +190,23 @@ public enum Number {
         }
     }
 
+    /// A small one as its reciprocal: 1/20.
+    static func goal(_ value: Double) -> String {
+        value < 0.5 ? "1/" + text(1 / value) : text(value)
+    }
+
     /// With three digits that count, or as many as the whole part has.
     public static func text(_ value: Double) -> String {
         let size = abs(value)
-        let text = fixed(value, size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size == 0 ? 2 : 4)
+        let digits =
+            switch size {
+            case 0, 1..<10: 2
+            case 10..<100: 1
+            case 100...: 0
+            case 0.1...: 3
+            default: 4
+            }
+        let text = fixed(value, digits)
         guard text.contains(".") else { return text }
         let short = text.reversed().drop { $0 == "0" }.drop { $0 == "." }
         return String(short.reversed())

@@ -15,23 +15,13 @@ public struct Plan: Sendable {
     /// The layer, and what it is measured against; nil for the system calls.
     public var layer: String
     public var other: String?
-    /// An existing file to read from; nil for one made in the folder.
-    public var file: String?
-    public var folder: String
-    public var fileBytes: Int?
     public var rounds: Int
     public var seconds: Double
 
-    public init(
-        tool: String, layer: String, other: String?, file: String?, folder: String,
-        fileBytes: Int?, rounds: Int, seconds: Double
-    ) {
+    public init(tool: String, layer: String, other: String?, rounds: Int, seconds: Double) {
         self.tool = tool
         self.layer = layer
         self.other = other
-        self.file = file
-        self.folder = folder
-        self.fileBytes = fileBytes
         self.rounds = rounds
         self.seconds = seconds
     }
@@ -67,6 +57,7 @@ public final class Runner {
         self.scratch = scratch
         self.look = look
         self.isInterrupted = isInterrupted
+        scratch.look = { [unowned self] in self.look(current, share) }
     }
 
     private var share = 0.0

@@ -12,6 +12,8 @@ public final class Scratch {
     private var zram: ZRAM?
     private var loop: Int32 = -1
     private var devicePath: String?
+    /// Called while something is made that takes long.
+    var look: () -> Void = {}
     /// Those at work in it.
     var children: Set<pid_t> = []
 
@@ -73,7 +75,7 @@ public final class Scratch {
             {
                 throw Trouble("'\(folder)' has too little room: choose a --dir, or a --size")
             }
-            try TestFile.fill(descriptor, bytes: wanted)
+            try TestFile.fill(descriptor, bytes: wanted, look: look)
             filled = wanted
         }
         return path

@@ -40,9 +40,8 @@ struct Setting {
     var isCounted: Bool { task.isCounted }
     var seed: UInt64 { task.seed }
 
-    /// What fits in the caches of the tables that find pages: the page cache's cost, not the
-    /// processor's, is what differs.
-    static let cachedBytes = 64 << 20
+    /// More than a processor's own cache holds, and soon read.
+    static let cachedBytes = 16 << 20
 
     func open(_ transfer: Transfer) throws -> OpenFile {
         let direct = transfer.isDirect ? Int32(IOCTX_O_DIRECT) : 0
@@ -159,8 +158,8 @@ struct Setting {
 }
 
 enum TestFile {
-    /// Bytes that no device can compress or share.
-    static func fill(_ descriptor: Int32, bytes: Int) throws {
+    /// Bytes that no device can compress or share. `look` is called now and then.
+    static func fill(_ descriptor: Int32, bytes: Int, look: () -> Void = {}) throws {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var offset = 0
@@ -175,6 +174,7 @@ enum TestFile {
                 throw Trouble("writing the test file: \(Trouble.words(errno))")
             }
             offset += count
+            look()
         }
         guard fsync(descriptor) == 0 else {
             throw Trouble("writing the test file: \(Trouble.words(errno))")

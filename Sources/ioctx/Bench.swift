@@ -80,35 +80,60 @@ struct Bench: ParsableCommand {
         let cases = Catalog.matching(patterns)
         if list { return try Output.write(cases.map { $0.name + "\n" }.joined()) }
 
+        let outputs = try [json, html].map { try $0.map { try OutputFile($0) } }
         let installation = try Installation(library: library)
         let folder = try Installation.testFolder(dir)
         let other = try otherLibrary()
-        let scratch = try Scratch(in: folder.description, file: file, fileBytes: size?.bytes)
+        let scratch = try makeScratch(folder)
         defer { scratch.remove() }
-        let interruption = Interruption("ioctx bench") { scratch.remove() }
+        let interruption = Interruption("ioctx bench") {
+            scratch.remove()
+            for output in outputs { output?.discard() }
+        }
         let progress = Progress(
-            "", total: Self.progressParts, isShown: Progress.terminalCanShowIt,
+            "", total: Self.progressParts, unit: .parts, isShown: Progress.terminalCanShowIt,
             interruption: interruption)
         let plan = Plan(
             tool: installation.tool.description, layer: installation.library.description,
-            other: other, file: file, folder: folder.description, fileBytes: size?.bytes,
-            rounds: rounds, seconds: seconds)
+            other: other, rounds: rounds, seconds: seconds)
         let runner = Runner(plan, scratch) { name, share in
             progress.label = name
             progress.step(Int(share * Double(Self.progressParts)))
         } isInterrupted: {
             interruption.pending() != nil
         }
-        let table = BenchTable()
-        var failed = false
-        try Output.write(table.head)
+        let kernel = SystemFacts.gather().kernel.release
+        var results = RunResults(
+            machine: Machine(kernel: kernel, folder: scratch.folder),
+            other: against == "kernel" ? "Linux \(kernel) by \(other ?? "system calls")" : against,
+            layer: plan.layer, file: file ?? folder.description, rounds: rounds, seconds: seconds)
+        try Output.write(BenchTable.head)
         try runner.run(cases) { result in
             progress.clear()
-            failed = failed || result.status == .failed
-            try Output.write(table.lines(of: result))
+            results.add(result)
+            try Output.write(BenchTable.lines(of: result))
         }
         progress.clear()
-        if failed { throw ExitCode(EXIT_FAILURE) }
+        try Output.write(BenchTable.details(of: results.cases))
+        try outputs[0]?.commit(try Output.json(results))
+        try outputs[1]?.commit(Page(results).html)
+        if results.cases.contains(where: { $0.status == .failed }) { throw ExitCode(EXIT_FAILURE) }
+    }
+
+    private func makeScratch(_ folder: Path) throws -> Scratch {
+        var absolute: Path?
+        if let file {
+            absolute = Path(file).resolved()
+            guard let absolute, absolute.withCString({ access($0, R_OK) }) == 0 else {
+                throw Failure.system("cannot read '\(file)' of --file", errno)
+            }
+        }
+        do {
+            return try Scratch(
+                in: folder.description, file: absolute?.description, fileBytes: size?.bytes)
+        } catch let trouble as Trouble {
+            throw Failure(trouble.description)
+        }
     }
 
     /// The bar's steps: more than it is wide.

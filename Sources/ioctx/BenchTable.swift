@@ -2,20 +2,20 @@
 
 import Benchmark
 
-struct BenchTable {
+enum BenchTable {
     private static let widths = [44, 10, 10, 8, 16, 16]
 
-    var head: String { Self.row(["", "other", "layer", "ratio", "range", "to reach", ""]) }
+    static let head = row(["", "other", "layer", "ratio", "range", "to reach", ""])
 
-    func lines(of result: CaseResult) -> String {
+    static func lines(of result: CaseResult) -> String {
         switch result.status {
         case .skipped: return "\(result.name): skipped, \(result.reason ?? "")\n"
         case .failed: return "\(result.name): FAILED, \(result.reason ?? "")\n"
         case .measured: break
         }
         return result.lines.map { line in
-            Self.row([
-                "\(result.name), \(line.quantity.rawValue)",
+            row([
+                "\(result.name), \(line.quantity.words)",
                 line.answer ?? line.other.map { Self.amount($0, line.quantity) } ?? "-",
                 line.layer.map { Self.amount($0, line.quantity) } ?? "-",
                 line.ratio.map { Number.text($0.median) } ?? "-",
@@ -26,7 +26,7 @@ struct BenchTable {
         }.joined()
     }
 
-    private static func row(_ cells: [String]) -> String {
+    private static func row(_ cells: [String], _ widths: [Int] = widths) -> String {
         var text = ""
         for (index, cell) in cells.enumerated() {
             guard index < widths.count else {
@@ -37,6 +37,40 @@ struct BenchTable {
             text += index == 0 ? cell + blanks : "  " + blanks + cell
         }
         return String(text.reversed().drop { $0 == " " }.reversed()) + "\n"
+    }
+
+    private static let detailWidths = [30, 6, 9, 12, 12, 12, 14, 12]
+
+    /// What a request costs, and how long it takes, on either side.
+    static func details(of results: [CaseResult]) -> String {
+        var text =
+            "\n"
+            + row(
+                [
+                    "each request", "", "calls", "CPU", "submit p50", "p99", "completion p50",
+                    "p99",
+                ], detailWidths)
+        for result in results where result.status == .measured {
+            for (name, side) in [("other", result.other), ("layer", result.layer)]
+            where !side.perSecond.isEmpty {
+                func time(_ latency: CaseResult.Latency, _ percentile: Double) -> String {
+                    latency.distribution.isEmpty
+                        ? "-" : microseconds(latency.distribution.percentile(percentile))
+                }
+                text += row(
+                    [
+                        result.name, name, side.systemCalls.map { Number.text($0) } ?? "-",
+                        side.cpuNanosecondsEach.map(microseconds) ?? "-", time(side.submit, 50),
+                        time(side.submit, 99), time(side.completion, 50),
+                        time(side.completion, 99),
+                    ], detailWidths)
+            }
+        }
+        return text
+    }
+
+    private static func microseconds(_ nanoseconds: Double) -> String {
+        Number.text(nanoseconds / 1e3) + " us"
     }
 
     private static func amount(_ value: Double, _ quantity: Goal.Quantity) -> String {

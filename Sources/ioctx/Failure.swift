@@ -1,5 +1,6 @@
 // How the tool fails, and how it writes: one line that says what, where and what to do.
 
+import FoundationEssentials
 import Glibc
 
 /// An error that ends the tool with a message and a status.
@@ -48,6 +49,13 @@ struct Failure: Error {
 }
 
 enum Output {
+    static func json(_ value: some Encodable) throws -> String {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
+    }
+
     /// Writes all of `text`: unlike print, it notices a full disk behind a redirection.
     static func write(_ text: String, to descriptor: Int32 = STDOUT_FILENO) throws(Failure) {
         var rest = Array(text.utf8)[...]

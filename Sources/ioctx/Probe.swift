@@ -27,10 +27,7 @@ struct Probe: ParsableCommand {
         guard json else {
             return try Output.write(ProbeTable(facts).text)
         }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        try Output.write(String(decoding: encoder.encode(facts), as: UTF8.self) + "\n")
+        try Output.write(Output.json(facts))
     }
 }
 

@@ -1,11 +1,19 @@
-// The progress bar of `ioctx cp`, and the place where an interruption of it is noticed.
+// The progress bar, and the place where an interruption is noticed.
 
 import Glibc
 
 final class Progress {
+    /// What is counted.
+    enum Unit {
+        case bytes
+        /// Parts of the whole that mean nothing to a reader.
+        case parts
+    }
+
+    var label: String
+    private let unit: Unit
     private let isShown: Bool
     private let total: Int?
-    var label: String
     private let interruption: Interruption
     private let startNs = Progress.nowNs()
     private var drawnNs = Progress.nowNs()
@@ -19,8 +27,12 @@ final class Progress {
         isatty(STDERR_FILENO) == 1 && getenv("TERM").map { String(cString: $0) } != "dumb"
     }
 
-    init(_ label: String, total: Int?, isShown: Bool, interruption: Interruption) {
+    init(
+        _ label: String, total: Int?, unit: Unit = .bytes, isShown: Bool,
+        interruption: Interruption
+    ) {
         self.label = label
+        self.unit = unit
         self.total = total
         self.isShown = isShown
         self.interruption = interruption
@@ -33,7 +45,7 @@ final class Progress {
     var seconds: Double { Double(Self.nowNs() - startNs) / 1e9 }
 
     /// Call it often: it draws seldom, and ends the tool when the user wants that.
-    func step(_ bytes: Int) {
+    func step(_ done: Int) {
         if let signal = interruption.pending() {
             clear()
             interruption.obey(signal)
@@ -43,7 +55,7 @@ final class Progress {
         drawnNs = now
         isDrawn = true
         // Back to the start of the line, and the rest of the old line away.
-        try? Output.write("\r\(line(bytes))\u{1b}[K", to: STDERR_FILENO)
+        try? Output.write("\r\(line(done))\u{1b}[K", to: STDERR_FILENO)
     }
 
     func clear() {
@@ -52,20 +64,24 @@ final class Progress {
         try? Output.write("\r\u{1b}[K", to: STDERR_FILENO)
     }
 
-    private func line(_ bytes: Int) -> String {
-        let rate = Double(bytes) / max(seconds, 1e-3)
-        let amounts = "\(ByteCount.text(Double(bytes)))"
+    private func line(_ done: Int) -> String {
+        let rate = Double(done) / max(seconds, 1e-3)
         let speed = "\(ByteCount.text(rate))/s"
-        guard let total, total > 0 else { return "\(label) \(amounts), \(speed)" }
-        let share = min(Double(bytes) / Double(total), 1)
+        guard let total, total > 0 else {
+            return "\(label) \(ByteCount.text(Double(done))), \(speed)"
+        }
+        let share = min(Double(done) / Double(total), 1)
         let full = Int(share * Double(Self.barWidth))
         let bar =
             String(repeating: "#", count: full)
             + String(repeating: ".", count: Self.barWidth - full)
-        let left = rate > 0 ? Int((Double(total - bytes) / rate).rounded(.up)) : 0
-        let leftText = "\(left / 60):\(left % 60 < 10 ? "0" : "")\(left % 60)"
-        return "\(label) [\(bar)] \(Int(share * 100))% \(amounts) of "
-            + "\(ByteCount.text(Double(total))), \(speed), \(leftText) left"
+        let left = rate > 0 ? Int((Double(total - done) / rate).rounded(.up)) : 0
+        let amounts =
+            unit == .bytes
+            ? " \(ByteCount.text(Double(done))) of \(ByteCount.text(Double(total))), \(speed)" : ""
+        // Of nothing, nothing can be told.
+        let rest = rate > 0 ? ", \(left / 60):\(left % 60 < 10 ? "0" : "")\(left % 60) left" : ""
+        return "\(label) [\(bar)] \(Int(share * 100))%\(amounts)\(rest)"
     }
 
     private static func nowNs() -> Int {

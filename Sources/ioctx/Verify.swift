@@ -166,7 +166,7 @@ struct Verify: ParsableCommand {
     }
 
     private func listing(_ cases: [Case]) throws -> String {
-        try VerifyResults.encode(
+        try Output.json(
             cases.map { one in
                 ListedCase(
                     name: one.name, reference: one.reference.rawValue,

@@ -3,6 +3,7 @@
 import Conformance
 import FoundationEssentials
 import Glibc
+import TestBed
 
 struct VerifyResults: Encodable {
     struct Result: Encodable {
@@ -66,14 +67,8 @@ struct VerifyResults: Encodable {
         }
     }
 
-    static func encode(_ value: some Encodable) throws -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
-    }
-
     func json() throws -> String {
-        try Self.encode(self)
+        try Output.json(self)
     }
 
     // MARK: JUnit
@@ -86,35 +81,18 @@ struct VerifyResults: Encodable {
 
             """
         for one in cases {
-            let name = Self.escaped(one.name)
+            let name = XML.escaped(one.name)
             text += "  <testcase name=\"\(name)\" time=\"\(one.seconds)\">"
-            let reason = Self.escaped(one.reason ?? "")
+            let reason = XML.escaped(one.reason ?? "")
             if one.status == "skipped" { text += "<skipped message=\"\(reason)\"/>" }
             if one.status == "failed" {
                 let lines = one.kernel.map { "kernel: \($0)" } + one.layer.map { "layer: \($0)" }
                 text += "<failure message=\"\(reason)\">"
-                text += Self.escaped(lines.joined(separator: "\n")) + "</failure>"
+                text += XML.escaped(lines.joined(separator: "\n")) + "</failure>"
             }
             text += "</testcase>\n"
         }
         text += "</testsuite>\n"
-        let descriptor = Path(path).withCString {
-            open($0, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        }
-        guard descriptor >= 0 else { throw Failure.system("cannot write '\(path)'", errno) }
-        defer { close(descriptor) }
-        try Output.write(text, to: descriptor)
-    }
-
-    private static func escaped(_ text: String) -> String {
-        text.reduce(into: "") { result, character in
-            switch character {
-            case "&": result += "&amp;"
-            case "<": result += "&lt;"
-            case ">": result += "&gt;"
-            case "\"": result += "&quot;"
-            default: result.append(character)
-            }
-        }
+        try OutputFile(path).commit(text)
     }
 }

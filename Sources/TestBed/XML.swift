@@ -1,0 +1,16 @@
+// Text in XML and HTML.
+
+public enum XML {
+    /// As contents of an element, or between double quotes.
+    public static func escaped(_ text: String) -> String {
+        text.reduce(into: "") { result, character in
+            switch character {
+            case "&": result += "&amp;"
+            case "<": result += "&lt;"
+            case ">": result += "&gt;"
+            case "\"": result += "&quot;"
+            default: result.append(character)
+            }
+        }
+    }
+}
