@@ -86,4 +86,7 @@ __attribute__((naked)) long syscall(__attribute__((unused)) long number, ...)
             : [setup] "i"(SYS_io_setup), [pgetevents] "i"(SYS_io_pgetevents), [serve] "i"(serve),
               [with_errno] "i"(with_errno));
 }
+
+/* For libioctx-seccomp.so, which has a syscall of its own in front of this one. */
+long ioctx_syscall_function(long number, ...) __attribute__((alias("syscall")));
 #endif

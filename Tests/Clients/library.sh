@@ -64,7 +64,7 @@ old_glibc() {
 
 small_and_hardened() {
     local library size
-    for library in "${libraries[@]}"; do
+    for library in "${libraries[@]}" libioctx-seccomp.so; do
         size=$(stat -Lc %s "$lib/$library")
         ((size < 300 * 1024)) || fail "$library has $size bytes"
         readelf -lW "$lib/$library" >segments

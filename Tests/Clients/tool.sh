@@ -45,6 +45,35 @@ environment() {
     fi
 }
 
+# A program that makes the system calls by the instruction, as fio through the test programs' libaio.
+intercepts() {
+    "$root/Tests/Programs/build" bypass seccomp
+    need_commands fio:fio
+    local job=(fio --name=job --ioengine=libaio --rw=randrw --size=1m --bs=4k --verify=crc32c)
+    # shellcheck disable=SC2016  # for the inner shell
+    "$tool" run --intercept seccomp -- sh -c 'LD_PRELOAD=$0:$LD_PRELOAD exec "$@"' \
+        "$root/.build-tests/programs/libbypass_inline.so" "${job[@]}" >out
+    "$tool" run --intercept=seccomp -- printenv LD_PRELOAD >out
+    expect_equal LD_PRELOAD "${preloaded%.so}-seccomp.so:$preloaded" "$(<out)"
+    # One filter, however often the tool is used on itself.
+    "$tool" run --intercept seccomp -- "$tool" run --intercept seccomp -- sh -c \
+        'grep Seccomp_filters /proc/self/status' >out
+    expect_equal filters 1 "$(awk '{ print $2 }' out)"
+    status 125 "$tool" run --intercept nonsense -- true
+}
+
+# Its limits: a child that is not linked dynamically is killed, and no other.
+kills_what_it_cannot_serve() {
+    printf '%s\n' '#include <sys/syscall.h>' '#include <unistd.h>' 'int main(int count, char **a) {' \
+        'long c = 0; (void)a; return count > 1 && syscall(SYS_io_setup, 1, &c) == 0 ? 7 : 0; }' >aio.c
+    gcc -static -o static aio.c 2>/dev/null || skip "gcc cannot link statically here"
+    gcc -o dynamic aio.c
+    status 0 "$tool" run --intercept seccomp -- sh -c ./static
+    status 159 "$tool" run --intercept seccomp -- sh -c './static aio; exit $?'
+    status 7 "$tool" run --intercept seccomp -- sh -c './dynamic aio; exit $?'
+    status 7 "$tool" run -- sh -c './static aio; exit $?'
+}
+
 signals() {
     status 143 "$tool" run -- sh -c 'kill -TERM $$'
     "$tool" run -- sleep 60 &
@@ -111,6 +140,8 @@ probe_under_seccomp() {
 try run_exit_statuses exit_statuses
 try run_passes_arguments_through arguments_pass_through
 try run_sets_the_environment environment
+try run_intercepts_by_seccomp intercepts
+try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
 try tool_help_version_completions answers
