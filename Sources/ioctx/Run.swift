@@ -89,9 +89,16 @@ struct Run: ParsableCommand {
         let library = try libraryPath()
         var libraries = [library]
         if intercept == .seccomp { libraries.insert(try seccompLibrary(beside: library), at: 0) }
-        let program = try find(Path(cString: name))
+        let program = try ProgramSearch.find(Path(cString: name))
         do {
-            try ProgramFile.check(program)
+            let image = try ProgramFile.check(program)
+            if intercept == .syscall, let object = ObjectFile(image),
+                !object.instructionNumbers.isEmpty
+            {
+                Failure.report(
+                    "ioctx run: '\(program)' makes \(object.instructionNumbers.joined(separator: ", "))"
+                        + " by the instruction, which goes to the kernel: add --intercept seccomp")
+            }
         } catch {
             throw failure(
                 error.reason,
@@ -159,59 +166,5 @@ struct Run: ParsableCommand {
         let others = before.split { " :".utf8.contains($0) }.filter { !ours.contains($0) }
         let list = Path(bytes: Array((ours + others).joined(separator: ":".utf8)))
         _ = list.withCString { setenv("LD_PRELOAD", $0, 1) }
-    }
-
-    /// Finds the file that execvp would run: the first one on PATH that may be executed.
-    private func find(_ name: Path) throws(Failure) -> Path {
-        let slash = UInt8(ascii: "/")
-        if name.bytes.contains(slash) {
-            if let error = obstacle(name) { throw cannotRun(name, error) }
-            return name
-        }
-        // Without PATH, execvp looks in confstr(_CS_PATH), which is this in the GNU C library.
-        let search = getenv("PATH").map { Path(cString: $0) } ?? Path("/bin:/usr/bin")
-        var denied: Path?
-        let folders = search.bytes.split(
-            separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
-        for folder in folders {
-            let candidate = Path(bytes: folder).appending(name)
-            switch obstacle(candidate) {
-            case nil: return candidate
-            case EACCES: denied = denied ?? candidate
-            default: continue
-            }
-        }
-        if let denied { throw cannotRun(denied, EACCES) }
-        throw failure(
-            "'\(name)' is not on PATH: check the name, or give the path of the program",
-            status: ExitStatus.notFound)
-    }
-
-    /// The errno that execve would give for this file, as far as its kind and mode decide it.
-    private func obstacle(_ path: Path) -> Int32? {
-        var status = stat()
-        return path.withCString { name in
-            if stat(name, &status) != 0 { return errno }
-            if status.st_mode & S_IFMT != S_IFREG { return EACCES }
-            return faccessat(AT_FDCWD, name, X_OK, AT_EACCESS) == 0 ? nil : errno
-        }
-    }
-
-    private func cannotRun(_ path: Path, _ error: Int32) -> Failure {
-        switch error {
-        case ENOENT, ENOTDIR:
-            return failure(
-                "'\(path)' does not exist: check the name of the command",
-                status: ExitStatus.notFound)
-        case EACCES:
-            return failure(
-                "'\(path)' is not an executable file: check its kind and mode, and that its "
-                    + "file system is not mounted noexec",
-                status: ExitStatus.notExecutable)
-        default:
-            return failure(
-                "cannot run '\(path)': \(Failure.describe(error))",
-                status: ExitStatus.notExecutable)
-        }
     }
 }

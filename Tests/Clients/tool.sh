@@ -104,12 +104,80 @@ refusals() {
     fi
 }
 
+# expect_needs WANTED STATUS PROGRAM
+expect_needs() {
+    status "$2" "$tool" doctor --json "$3"
+    expect_equal "what $3 needs" "$1" "$(jq -r .needs out)"
+}
+
+# Programs made here, one for each way of asking for AIO, and how the doctor sees them.
+diagnoses() {
+    local source='
+        #include <libaio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(void) {
+            io_context_t context = 0;
+            long number = SYS_io_setup;
+            (void)number;
+            MAKE_CONTEXT
+            sleep(20);
+            return 0;
+        }'
+    compile() {
+        printf '%s\n' "${source/MAKE_CONTEXT/"$2"}" >"$1.c"
+        gcc -O1 -o "$1" "$1.c" "${@:3}"
+    }
+    compile none '(void)context;'
+    compile libaio 'io_setup(1, &context);' -laio
+    compile raw 'syscall(SYS_io_setup, 1, &context);'
+    compile inline '__asm__ volatile("syscall" : "+a"(number) : "D"(1), "S"(&context)
+        : "rcx", "r11", "memory");'
+    expect_needs none 0 ./none
+    expect_needs libaio 0 ./libaio
+    expect_needs syscall 0 ./raw
+    expect_needs instruction 0 ./inline
+    status 0 "$tool" doctor ./inline
+    grep -q -- '--intercept seccomp' out || fail "no word on what to do: $(<out)"
+    if gcc -O1 -static -o fixed raw.c 2>/dev/null; then
+        expect_needs instruction 1 ./fixed
+        status 1 "$tool" doctor ./fixed
+        grep -q static out || fail "the reason is not given: $(<out)"
+    fi
+    status 1 "$tool" doctor no-such-program
+
+    # Running: served, and not.
+    local program
+    for program in libaio raw; do
+        expect_running 0 "$tool" run -- "./$program"
+        expect_running 1 "./$program"
+    done
+    expect_running 1 "$tool" run -- ./inline
+    expect_running 0 "$tool" run --intercept seccomp -- ./inline
+    # Who runs it without is told so.
+    timeout 1 "$tool" run -- ./inline 2>err || true
+    grep -q -- '--intercept seccomp' err || fail "no warning: $(<err)"
+}
+
+# expect_running STATUS COMMAND...: what the doctor answers for the process.
+expect_running() {
+    local wanted=$1 pid
+    shift
+    "$@" 2>/dev/null &
+    pid=$!
+    # Until the program has taken the tool's place, made its context and sleeps (call 230).
+    wait_until 10 grep -q '^230 ' "/proc/$pid/syscall"
+    status "$wanted" "$tool" doctor "$pid"
+    kill "$pid"
+    wait "$pid" || true
+}
+
 answers() {
     local subcommand
     status 0 "$tool" --help
     status 0 "$tool" --version
     [[ -s out ]]
-    for subcommand in run probe cp; do
+    for subcommand in run doctor probe cp; do
         status 0 "$tool" "$subcommand" --help
         grep -qi example out || fail "$subcommand --help has no example"
     done
@@ -144,6 +212,7 @@ try run_intercepts_by_seccomp intercepts
 try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
+try doctor_diagnoses diagnoses
 try tool_help_version_completions answers
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp
