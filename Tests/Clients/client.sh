@@ -148,6 +148,18 @@ answers() {
     wait_until 60 over "$@" && "$@" >/dev/null
 }
 
+# compile NAME...: Tests/Clients/NAME.c into .build-tests/programs.
+compile() {
+    local name programs=$root/.build-tests/programs
+    mkdir -p "$programs"
+    for name in "$@"; do
+        if [[ $programs/$name -nt $root/Tests/Clients/$name.c ]]; then continue; fi
+        gcc -std=gnu11 -O2 -Wall -Wextra -Werror "$root/Tests/Clients/$name.c" -lpthread \
+            -o "$programs/$name.new"
+        mv "$programs/$name.new" "$programs/$name"
+    done
+}
+
 # The short form of a client is for every run of the tests, the long one for the matrix.
 is_short() {
     [[ -n ${CLIENTS_SHORT:-} ]]

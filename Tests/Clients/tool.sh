@@ -124,14 +124,14 @@ diagnoses() {
             sleep(20);
             return 0;
         }'
-    compile() {
+    make_program() {
         printf '%s\n' "${source/MAKE_CONTEXT/"$2"}" >"$1.c"
         gcc -O1 -o "$1" "$1.c" "${@:3}"
     }
-    compile none '(void)context;'
-    compile libaio 'io_setup(1, &context);' -laio
-    compile raw 'syscall(SYS_io_setup, 1, &context);'
-    compile inline '__asm__ volatile("syscall" : "+a"(number) : "D"(1), "S"(&context)
+    make_program none '(void)context;'
+    make_program libaio 'io_setup(1, &context);' -laio
+    make_program raw 'syscall(SYS_io_setup, 1, &context);'
+    make_program inline '__asm__ volatile("syscall" : "+a"(number) : "D"(1), "S"(&context)
         : "rcx", "r11", "memory");'
     expect_needs none 0 ./none
     expect_needs libaio 0 ./libaio
