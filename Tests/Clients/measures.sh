@@ -46,12 +46,12 @@ compare() {
 measure_syscall() {
     gcc -O2 -o syscall "$root/Scripts/syscall.c"
     local round
-    rm -f plain preloaded
+    rm -f without with
     for ((round = 0; round < rounds; round++)); do
-        ./syscall >>plain
-        LD_PRELOAD=$preloaded ./syscall >>preloaded
+        ./syscall >>without
+        LD_PRELOAD=$preloaded ./syscall >>with
     done
-    LC_ALL=C awk -v plain="$(median plain)" -v ours="$(median preloaded)" 'BEGIN {
+    LC_ALL=C awk -v plain="$(median without)" -v ours="$(median with)" 'BEGIN {
         printf "%-52s plain %.1f ns, preloaded %.1f ns, difference %.1f ns  (wanted: < 5)\n",
             "syscall(SYS_getppid)", plain, ours, ours - plain }'
 }
@@ -62,7 +62,7 @@ server_rate() {
     server=$!
     answers "$server" eval "exec 3<>/dev/tcp/127.0.0.1/$port"
     "$programs/file_load" cold files "$count"
-    "$programs/file_load" get "$port" "$count" 4096 64
+    "$programs/file_load" get "$port" "$count" 4096 128
     kill "$(<pid)"
     wait "$server" || true
 }
@@ -122,7 +122,7 @@ load() {
 
 measure_mariadb() {
     need_commands mariadbd:mariadb-server-core mariadb:mariadb-client-core sysbench:sysbench
-    seconds=6
+    seconds=4
     mariadb-install-db --no-defaults --datadir="$PWD/data" --skip-test-db \
         --auth-root-authentication-method=normal ${EUID:+--user="$(id -un)"} >install.log 2>&1
     compare "MariaDB, sysbench oltp_read_write, 4 threads, tps" ">= 0.97" mariadb_rate
