@@ -36,7 +36,8 @@ let package = Package(
             name: "LinuxAIO", dependencies: ["CLibAIO", "JobTable", "Paths"],
             swiftSettings: layer),
         .target(
-            name: "LibAIO", dependencies: ["CLibAIO", "LinuxAIO"], exclude: ["libaio.map"],
+            name: "LibAIO", dependencies: ["CLibAIO", "LinuxAIO"],
+            exclude: ["libaio.map", "libioctx.map"],
             swiftSettings: layer),
         .target(
             name: "CConformance", exclude: ["reference.txt"],

@@ -55,6 +55,17 @@ public func io_pgetevents(
             timeout: UInt(bitPattern: timeout), sigmask: UInt(bitPattern: sigmask)))
 }
 
+@c @implementation
+public func ioctx_pgetevents(
+    _ context: io_context_t?, _ min_nr: Int, _ nr: Int, _ events: UnsafeMutablePointer<io_event>?,
+    _ timeout: UnsafeMutablePointer<timespec>?, _ sigset: UnsafeRawPointer?
+) -> Int32 {
+    Int32(
+        truncatingIfNeeded: LinuxAIO.getEvents(
+            UInt(bitPattern: context), min_nr, nr, UInt(bitPattern: events),
+            timeout: UInt(bitPattern: timeout), sigset: UInt(bitPattern: sigset)))
+}
+
 /// libaio's io_queue_init: clears the context, which io_setup wants to find 0.
 @c @implementation
 public func io_queue_init(

@@ -159,13 +159,39 @@ extension Ref where Pointee == LinuxFace {
         }
         context.it.kernelReapers &+= 1
         context.it.lock.unlock()
-        let result = KernelAIO.getEvents(
-            address, reaping.minimum, reaping.maximum, reaping.events, timeout: reaping.timeout,
-            sigmask: reaping.sigmask)
+        let result =
+            reaping.sigmask != 0 && KernelAIO.mayBeTrapped
+            ? reapInSlices(reaping)
+            : KernelAIO.getEvents(
+                address, reaping.minimum, reaping.maximum, reaping.events, timeout: reaping.timeout,
+                sigmask: reaping.sigmask)
         context.it.lock.lock()
         context.it.kernelReapers &-= 1
         context.it.lock.unlock()
         return result
+    }
+
+    /// io_pgetevents without the call of that name: takes what is there, and sleeps in between with
+    /// the caller's mask for a millisecond at a time.
+    private func reapInSlices(_ reaping: Reaping) -> Int {
+        var reaping = reaping
+        let address = reaping.context.it.address.load(ordering: .relaxed)
+        var none = timespec(tv_sec: 0, tv_nsec: 0)
+        while true {
+            let taken = withAddress(of: &none) {
+                KernelAIO.getEvents(
+                    address, 0, reaping.maximum &- reaping.taken,
+                    reaping.events &+ UInt(bitPattern: reaping.taken &* AioRing.eventBytes),
+                    timeout: UInt(bitPattern: $0), sigmask: 0)
+            }
+            if taken < 0 { return reaping.taken > 0 ? reaping.taken : taken }
+            reaping.taken &+= taken
+            if reaping.taken >= reaping.minimum { return finish(reaping, 0) }
+            let slept = sleepInSlices(reaping)
+            if slept != 0 {
+                return reaping.taken == 0 && slept == failure(EINTR) ? slept : reaping.taken
+            }
+        }
     }
 
     /// Takes events from the kernel's ring if there are enough; 0 when there are not, -EFAULT when

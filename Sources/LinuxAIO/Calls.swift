@@ -106,6 +106,21 @@ public enum LinuxAIO {
         return face.reap(&reaping)
     }
 
+    /// io_pgetevents(2) as the kernel has it: `sigset` is 0 or points to a mask's address and size.
+    /// As `getEvents`, and -EINVAL for a mask of another size than the kernel's.
+    public static func getEvents(
+        _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
+        sigset: UInt
+    ) -> Int {
+        if isOff { return failure(ENOSYS) }
+        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
+        var mask = (address: UInt(0), bytes: UInt(0))
+        if sigset != 0 && !memory.read(at: sigset, into: &mask) { return failure(EFAULT) }
+        if mask.address != 0 && mask.bytes != 8 { return failure(EINVAL) }
+        return getEvents(
+            context, minimum, maximum, events, timeout: timeout, sigmask: mask.address)
+    }
+
     /// At exit: nothing that was accepted as a write may be lost, so what is still queued or
     /// running is awaited. Reads are not: their buffers go with the process.
     public static func rundown() {

@@ -124,7 +124,7 @@ extension Ref where Pointee == LinuxFace {
 
     /// Lets signals that only the caller's mask allows be delivered, as the kernel does even
     /// when the call did not sleep.
-    private func finish(_ reaping: Reaping, _ result: Int) -> Int {
+    func finish(_ reaping: Reaping, _ result: Int) -> Int {
         if result < 0 { return result }
         if reaping.sigmask != 0 {
             var none = timespec(tv_sec: 0, tv_nsec: 0)
@@ -212,7 +212,7 @@ extension Ref where Pointee == LinuxFace {
     }
 
     /// Without a daemon that could signal an eventfd: short sleeps with the caller's mask.
-    private func sleepInSlices(_ reaping: Reaping) -> Int {
+    func sleepInSlices(_ reaping: Reaping) -> Int {
         let result = ppoll(reaping, entry: 0, count: 0, sliceNs: 1_000_000)
         return result == failure(ETIMEDOUT) && System.monotonicNs() < reaping.deadlineNs
             ? 0 : result

@@ -1,12 +1,23 @@
 // The kernel's own AIO, by raw system calls.
+//
+// Their sixth argument, of which the kernel knows nothing, exempts them from the filter by which
+// libioctx-seccomp.so catches the program's.
 
 import JobTable
 import CLibAIO
 
 public enum KernelAIO {
+    /// A call of at most five arguments.
+    @inline(__always)
+    private static func call(
+        _ number: Int32, _ a: Int, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0
+    ) -> Int {
+        systemCall(number, a, b, c, d, e, Int(IOCTX_EXEMPT))
+    }
+
     /// True when the kernel's AIO may be asked for without being killed.
     public static func isUsable() -> Bool {
-        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return true }
+        if !mayBeTrapped { return true }
         return UringProbe.runInChild { KernelAIO.trySetup() } == 0
     }
 
@@ -20,18 +31,18 @@ public enum KernelAIO {
     public static func setup(events: UInt32) -> Int {
         var context: UInt = 0
         let result = withAddress(of: &context) {
-            systemCall(Int32(SYS_io_setup), Int(events), $0)
+            call(Int32(SYS_io_setup), Int(events), $0)
         }
         return result < 0 ? result : Int(bitPattern: context)
     }
 
     public static func destroy(_ context: UInt) -> Int {
-        systemCall(Int32(SYS_io_destroy), Int(bitPattern: context))
+        call(Int32(SYS_io_destroy), Int(bitPattern: context))
     }
 
     @inline(__always)
     public static func submit(_ context: UInt, _ count: Int, _ pointers: UInt) -> Int {
-        systemCall(
+        call(
             Int32(SYS_io_submit), Int(bitPattern: context), count, Int(bitPattern: pointers))
     }
 
@@ -39,10 +50,13 @@ public enum KernelAIO {
         // The kernel reads the result's address and does not write there.
         var result = io_event()
         return withAddress(of: &result) {
-            systemCall(
+            call(
                 Int32(SYS_io_cancel), Int(bitPattern: context), Int(bitPattern: iocb), $0)
         }
     }
+
+    /// True when a filter may trap io_pgetevents, whose sixth argument is taken.
+    public static var mayBeTrapped: Bool { systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) != 0 }
 
     /// io_getevents(2), or io_pgetevents(2) with the address of a signal mask of eight bytes.
     public static func getEvents(
@@ -50,7 +64,7 @@ public enum KernelAIO {
         sigmask: UInt
     ) -> Int {
         if sigmask == 0 {
-            return systemCall(
+            return call(
                 Int32(SYS_io_getevents), Int(bitPattern: context), minimum, maximum,
                 Int(bitPattern: events), Int(bitPattern: timeout))
         }

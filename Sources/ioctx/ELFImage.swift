@@ -1,5 +1,5 @@
-// What `ioctx run` must know of a program before it starts it: whether the loader will honour
-// LD_PRELOAD. The loader itself says nothing when it does not.
+// What must be known of a program before it is started: whether the loader will honour LD_PRELOAD,
+// for the loader itself says nothing when it does not, and which libraries it will load.
 
 import CLibAIO
 import Glibc
@@ -16,11 +16,12 @@ struct ProgramFile {
     private static let interpretersMax = 5
 
     /// Refuses what cannot take a preloaded library. What cannot be read (mode 0111) or is
-    /// neither ELF nor a script is left to exec to judge.
-    static func check(_ path: Path) throws(Refusal) {
+    /// neither ELF nor a script is left to exec to judge. The file that is run in the end.
+    @discardableResult
+    static func check(_ path: Path) throws(Refusal) -> Path {
         var path = path
         for _ in 0...interpretersMax {
-            guard let file = FileHead(path) else { return }
+            guard let file = FileHead(path) else { return path }
             if let interpreter = file.scriptInterpreter {
                 guard interpreter.withCString({ access($0, X_OK) }) == 0 else {
                     throw Refusal(
@@ -30,12 +31,41 @@ struct ProgramFile {
                 }
                 path = interpreter
             } else {
-                return try file.checkELF()
+                try file.checkELF()
+                return path
             }
         }
         throw Refusal(
             reason: "'\(path)' is one script too many in a chain of #! interpreters",
             isExecutable: false)
+    }
+
+    /// The program and the libraries that its loader would give it, which the loader lists without
+    /// running anything. The program alone where it will not.
+    static func libraries(of image: Path) -> [Path] {
+        guard let loader = (try? FileHead(image)?.loaderName()) ?? nil else { return [image] }
+        func quoted(_ path: Path) -> [UInt8] {
+            [UInt8(ascii: "'")]
+                + path.bytes.split(separator: UInt8(ascii: "'"), omittingEmptySubsequences: false)
+                .joined(separator: Array("'\\''".utf8)) + [UInt8(ascii: "'")]
+        }
+        let resolved = image.resolved() ?? image
+        let command = Path(
+            bytes: Array("LD_PRELOAD= exec ".utf8) + quoted(loader) + Array(" --list ".utf8)
+                + quoted(resolved) + Array(" 2>/dev/null".utf8))
+        guard let output = command.withCString({ popen($0, "r") }) else { return [image] }
+        var libraries = [image]
+        var line: UnsafeMutablePointer<CChar>?
+        var room = 0
+        while getline(&line, &room, output) > 0, let text = line.map({ String(cString: $0) }) {
+            // "NAME => PATH (ADDRESS)", or "PATH (ADDRESS)".
+            if let path = text.split(separator: " ").first(where: { $0.contains("/") }) {
+                libraries.append(Path(path.trimmingPrefix(while: \.isWhitespace).description))
+            }
+        }
+        free(line)
+        pclose(output)
+        return libraries
     }
 }
 
@@ -114,7 +144,7 @@ private struct FileHead {
     }
 
     /// The loader that the program asks for, from its PT_INTERP segment.
-    private func loaderName() throws(ProgramFile.Refusal) -> Path? {
+    func loaderName() throws(ProgramFile.Refusal) -> Path? {
         let start = Int(truncatingIfNeeded: integer(at: ELF.headersOffset, UInt64.self))
         let stride = Int(integer(at: ELF.headerStrideOffset, UInt16.self))
         let count = Int(integer(at: ELF.headerCountOffset, UInt16.self))

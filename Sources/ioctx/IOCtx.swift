@@ -11,6 +11,7 @@ struct IOCtx: ParsableCommand {
         discussion: """
             Examples:
               ioctx probe
+              ioctx doctor mariadbd
               ioctx run -- fio --name=job --filename=data --size=1g --ioengine=libaio
               ioctx cp --depth 64 --verify image.raw /mnt/backup/
               ioctx bench 'cached/*'
@@ -18,7 +19,7 @@ struct IOCtx: ParsableCommand {
             'ioctx help SUBCOMMAND' has the options and more examples.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Probe.self, Copy.self, Verify.self, Bench.self])
+        subcommands: [Run.self, Doctor.self, Probe.self, Copy.self, Verify.self, Bench.self])
 
     static func main() {
         do {

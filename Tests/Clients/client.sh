@@ -19,9 +19,9 @@ trap 'rm -rf "$work"' EXIT
 # layer COMMAND...: runs a program on the engine under test, bounded in time.
 layer() {
     if [[ $engine == kernel ]]; then
-        timeout -k 5 "${limit:-60}" "$@"
+        timeout -k "${grace:-5}" "${limit:-60}" "$@"
     else
-        timeout -k 5 "${limit:-60}" "$tool" run --engine "$engine" -- "$@"
+        timeout -k "${grace:-5}" "${limit:-60}" "$tool" run --engine "$engine" -- "$@"
     fi
 }
 
@@ -86,16 +86,83 @@ expect_equal() {
 # not even mapped: the dynamic linker says which symbol went where.
 expect_served() {
     [[ $engine != kernel ]] || return 0
-    rm -f "$work"/bindings.*
-    LD_DEBUG=bindings,files LD_DEBUG_OUTPUT=$work/bindings layer "$@"
-    local symbol
-    for symbol in '\(io_setup\|io_queue_init\)' io_submit; do
-        grep -qh "to $preloaded .*normal symbol .$symbol'" "$work"/bindings.* ||
-            fail "$symbol is not bound to $preloaded"
-    done
+    expect_bound '\(io_setup\|io_queue_init\)' io_submit -- "$@"
     if grep -h "calling init: .*/libaio\.so" "$work"/bindings.*; then
         fail "the system's libaio is loaded too"
     fi
+}
+
+# expect_bound SYMBOL... -- COMMAND...
+expect_bound() {
+    local symbol symbols=()
+    while [[ $1 != -- ]]; do
+        symbols+=("$1")
+        shift
+    done
+    rm -f "$work"/bindings.*
+    LD_DEBUG=bindings,files LD_DEBUG_OUTPUT=$work/bindings layer "${@:2}"
+    for symbol in "${symbols[@]}"; do
+        grep -qh "to $preloaded .*normal symbol .$symbol'" "$work"/bindings.* ||
+            fail "$symbol is not bound to $preloaded"
+    done
+}
+
+# expect_posix_served SYMBOL COMMAND...: the same for POSIX AIO.
+expect_posix_served() {
+    [[ $engine != kernel ]] || return 0
+    nm -D --defined-only "$preloaded" | grep -q ' aio_read' ||
+        skip "libioctx.so has no POSIX AIO"
+    expect_bound "$1" -- "${@:2}"
+}
+
+no_kernel_aio=("$root/.build-tests/programs/seccomp" KILL aio --)
+
+# Proves that a program uses Linux AIO, and on the layer not the kernel's: a filter ends whoever makes
+# one of the kernel's io_* calls, so the program alone comes to grief, and on the layer to its end.
+expect_served_without_kernel() {
+    [[ $engine != kernel ]] || return 0
+    local status=0
+    "$root/Tests/Programs/build" seccomp
+    timeout -k 5 "${limit:-60}" "${no_kernel_aio[@]}" "$@" >alone.log 2>&1 || status=$?
+    ((status != 0)) || fail "the program makes no AIO calls: $(tail -1 alone.log)"
+    layer "${no_kernel_aio[@]}" "$@"
+}
+
+# wait_until SECONDS COMMAND...: until it succeeds; fails when the time is up.
+wait_until() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || return 1
+        sleep 0.1
+    done
+}
+
+# answers PID COMMAND...: waits until a server answers; fails at once when it has ended.
+answers() {
+    local server=$1
+    shift
+    over() {
+        "$@" || ! kill -0 "$server"
+    }
+    wait_until 60 over "$@" && "$@" >/dev/null
+}
+
+# compile NAME...: Tests/Clients/NAME.c into .build-tests/programs.
+compile() {
+    local name programs=$root/.build-tests/programs
+    mkdir -p "$programs"
+    for name in "$@"; do
+        if [[ $programs/$name -nt $root/Tests/Clients/$name.c ]]; then continue; fi
+        gcc -std=gnu11 -O2 -Wall -Wextra -Werror "$root/Tests/Clients/$name.c" -lpthread \
+            -o "$programs/$name.new"
+        mv "$programs/$name.new" "$programs/$name"
+    done
+}
+
+# The short form of a client is for every run of the tests, the long one for the matrix.
+is_short() {
+    [[ -n ${CLIENTS_SHORT:-} ]]
 }
 
 finish() {

@@ -22,10 +22,15 @@ symbols() {
     [[ -e $(system_libaio) ]] || fail "the system's libaio is not installed"
     exports "$(system_libaio)" >system
     expect_equal "symbols in the system's library" 13 "$(wc -l <system)"
-    for library in "${libraries[@]}"; do
+    for library in libaio.so.1 libaio.so.1t64; do
         exports "$lib/$library" >ours
         diff system ours || fail "$library exports other symbols (< the system's, > ours)"
     done
+    # What is preloaded has all of them, and syscall() in the version that programs ask for.
+    exports "$lib/libioctx.so" >ours
+    comm -23 system ours >missing
+    [[ ! -s missing ]] || fail "libioctx.so lacks $(<missing)"
+    grep -qx 'syscall@@GLIBC_2.2.5' ours || fail "libioctx.so has no syscall()"
 }
 
 dynamic_entries() {
@@ -59,7 +64,7 @@ old_glibc() {
 
 small_and_hardened() {
     local library size
-    for library in "${libraries[@]}"; do
+    for library in "${libraries[@]}" libioctx-seccomp.so; do
         size=$(stat -Lc %s "$lib/$library")
         ((size < 300 * 1024)) || fail "$library has $size bytes"
         readelf -lW "$lib/$library" >segments

@@ -45,6 +45,35 @@ environment() {
     fi
 }
 
+# A program that makes the system calls by the instruction, as fio through the test programs' libaio.
+intercepts() {
+    "$root/Tests/Programs/build" bypass seccomp
+    need_commands fio:fio
+    local job=(fio --name=job --ioengine=libaio --rw=randrw --size=1m --bs=4k --verify=crc32c)
+    # shellcheck disable=SC2016  # for the inner shell
+    "$tool" run --intercept seccomp -- sh -c 'LD_PRELOAD=$0:$LD_PRELOAD exec "$@"' \
+        "$root/.build-tests/programs/libbypass_inline.so" "${job[@]}" >out
+    "$tool" run --intercept=seccomp -- printenv LD_PRELOAD >out
+    expect_equal LD_PRELOAD "${preloaded%.so}-seccomp.so:$preloaded" "$(<out)"
+    # One filter, however often the tool is used on itself.
+    "$tool" run --intercept seccomp -- "$tool" run --intercept seccomp -- sh -c \
+        'grep Seccomp_filters /proc/self/status' >out
+    expect_equal filters 1 "$(awk '{ print $2 }' out)"
+    status 125 "$tool" run --intercept nonsense -- true
+}
+
+# Its limits: a child that is not linked dynamically is killed, and no other.
+kills_what_it_cannot_serve() {
+    printf '%s\n' '#include <sys/syscall.h>' '#include <unistd.h>' 'int main(int count, char **a) {' \
+        'long c = 0; (void)a; return count > 1 && syscall(SYS_io_setup, 1, &c) == 0 ? 7 : 0; }' >aio.c
+    gcc -static -o static aio.c 2>/dev/null || skip "gcc cannot link statically here"
+    gcc -o dynamic aio.c
+    status 0 "$tool" run --intercept seccomp -- sh -c ./static
+    status 159 "$tool" run --intercept seccomp -- sh -c './static aio; exit $?'
+    status 7 "$tool" run --intercept seccomp -- sh -c './dynamic aio; exit $?'
+    status 7 "$tool" run -- sh -c './static aio; exit $?'
+}
+
 signals() {
     status 143 "$tool" run -- sh -c 'kill -TERM $$'
     "$tool" run -- sleep 60 &
@@ -75,12 +104,80 @@ refusals() {
     fi
 }
 
+# expect_needs WANTED STATUS PROGRAM
+expect_needs() {
+    status "$2" "$tool" doctor --json "$3"
+    expect_equal "what $3 needs" "$1" "$(jq -r .needs out)"
+}
+
+# Programs made here, one for each way of asking for AIO, and how the doctor sees them.
+diagnoses() {
+    local source='
+        #include <libaio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(void) {
+            io_context_t context = 0;
+            long number = SYS_io_setup;
+            (void)number;
+            MAKE_CONTEXT
+            sleep(20);
+            return 0;
+        }'
+    make_program() {
+        printf '%s\n' "${source/MAKE_CONTEXT/"$2"}" >"$1.c"
+        gcc -O1 -o "$1" "$1.c" "${@:3}"
+    }
+    make_program none '(void)context;'
+    make_program libaio 'io_setup(1, &context);' -laio
+    make_program raw 'syscall(SYS_io_setup, 1, &context);'
+    make_program inline '__asm__ volatile("syscall" : "+a"(number) : "D"(1), "S"(&context)
+        : "rcx", "r11", "memory");'
+    expect_needs none 0 ./none
+    expect_needs libaio 0 ./libaio
+    expect_needs syscall 0 ./raw
+    expect_needs instruction 0 ./inline
+    status 0 "$tool" doctor ./inline
+    grep -q -- '--intercept seccomp' out || fail "no word on what to do: $(<out)"
+    if gcc -O1 -static -o fixed raw.c 2>/dev/null; then
+        expect_needs instruction 1 ./fixed
+        status 1 "$tool" doctor ./fixed
+        grep -q static out || fail "the reason is not given: $(<out)"
+    fi
+    status 1 "$tool" doctor no-such-program
+
+    # Running: served, and not.
+    local program
+    for program in libaio raw; do
+        expect_running 0 "$tool" run -- "./$program"
+        expect_running 1 "./$program"
+    done
+    expect_running 1 "$tool" run -- ./inline
+    expect_running 0 "$tool" run --intercept seccomp -- ./inline
+    # Who runs it without is told so.
+    timeout 1 "$tool" run -- ./inline 2>err || true
+    grep -q -- '--intercept seccomp' err || fail "no warning: $(<err)"
+}
+
+# expect_running STATUS COMMAND...: what the doctor answers for the process.
+expect_running() {
+    local wanted=$1 pid
+    shift
+    "$@" 2>/dev/null &
+    pid=$!
+    # Until the program has taken the tool's place, made its context and sleeps (call 230).
+    wait_until 10 grep -q '^230 ' "/proc/$pid/syscall"
+    status "$wanted" "$tool" doctor "$pid"
+    kill "$pid"
+    wait "$pid" || true
+}
+
 answers() {
     local subcommand
     status 0 "$tool" --help
     status 0 "$tool" --version
     [[ -s out ]]
-    for subcommand in run probe cp; do
+    for subcommand in run doctor probe cp; do
         status 0 "$tool" "$subcommand" --help
         grep -qi example out || fail "$subcommand --help has no example"
     done
@@ -111,8 +208,11 @@ probe_under_seccomp() {
 try run_exit_statuses exit_statuses
 try run_passes_arguments_through arguments_pass_through
 try run_sets_the_environment environment
+try run_intercepts_by_seccomp intercepts
+try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
+try doctor_diagnoses diagnoses
 try tool_help_version_completions answers
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp

@@ -1,6 +1,7 @@
-// Runs a program under a seccomp filter that forbids io_uring, and with "both" the kernel's AIO too:
+// Runs a program under a seccomp filter that forbids io_uring, with "both" the kernel's AIO too, with
+// "aio" that alone:
 //
-//     seccomp EPERM|ENOSYS|KILL [both] -- PROGRAM ARGUMENTS…
+//     seccomp EPERM|ENOSYS|KILL [both|aio] -- PROGRAM ARGUMENTS…
 //
 // This is what containers and hardened systems do; KILL ends the whole process at the first attempt,
 // so a library that merely probes for the calls does not survive it.
@@ -50,21 +51,24 @@ int main(int argc, char **argv) {
     else if (argc > 1 && strcmp(argv[1], "KILL") == 0)
         action = SECCOMP_RET_KILL_PROCESS;
     int at = 2, both = argc > 2 && strcmp(argv[2], "both") == 0;
-    at += both;
+    int aio = argc > 2 && strcmp(argv[2], "aio") == 0;
+    at += both || aio;
     if (action == 0 || at + 1 >= argc || strcmp(argv[at], "--") != 0) {
-        fprintf(stderr, "usage: seccomp EPERM|ENOSYS|KILL [both] -- PROGRAM ARGUMENTS...\n");
+        fprintf(stderr, "usage: seccomp EPERM|ENOSYS|KILL [both|aio] -- PROGRAM ARGUMENTS...\n");
         return 125;
     }
     add((struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)));
     add((struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0));
     add((struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     add((struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)));
-    forbid(io_uring_calls, 3, action);
-    if (both)
+    if (!aio)
+        forbid(io_uring_calls, 3, action);
+    if (both || aio)
         forbid(aio_calls, 6, action);
     add((struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     struct sock_fprog filter = {length, program};
-    setenv("IO_URING_FORBIDDEN", "1", 1);
+    if (!aio)
+        setenv("IO_URING_FORBIDDEN", "1", 1);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) {
         perror("seccomp: cannot install the filter");

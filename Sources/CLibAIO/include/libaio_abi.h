@@ -93,6 +93,10 @@ int ioctx_cancel(io_context_t context, struct iocb *iocb, struct io_event *resul
 int ioctx_getevents(io_context_t context, long min_nr, long nr, struct io_event *events,
                     struct timespec *timeout);
 
+/* The system call io_pgetevents, whose last argument points to a mask's address and size. */
+int ioctx_pgetevents(io_context_t context, long min_nr, long nr, struct io_event *events,
+                     struct timespec *timeout, const void *sigset);
+
 /* Calls the io_callback_t in the event's data, which Swift cannot spell from an integer. */
 static inline void ioctx_run_callback(io_context_t context, const struct io_event *event)
 {

@@ -1,0 +1,282 @@
+// `ioctx doctor`: how a program asks for AIO, whether the layer can serve or does serve it, and what to
+// do. A program is looked at as a file, with the libraries that the loader would give it; a process
+// with what it has mapped.
+
+import ArgumentParser
+import FoundationEssentials
+import Glibc
+
+struct Doctor: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "doctor",
+        abstract: "Tell how a program or process uses AIO, and whether the layer serves it.",
+        discussion: """
+            Looks for imports of libaio, of POSIX AIO and of syscall(), and for the numbers of
+            the io_* calls in the code. It sees what compilers write, so a number that is
+            computed, or a library that is loaded later, escapes it: then look at the running
+            process. Nothing is executed and nothing is changed.
+
+            Examples:
+              ioctx doctor mariadbd
+              ioctx doctor /usr/local/bin/server --json
+              ioctx doctor $(pidof mariadbd)
+
+            Exit status: 0 when the program can be served or makes no AIO calls, or the process
+            is served; 1 when not; 64 for wrong options.
+            """)
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    @Argument(
+        help: ArgumentHelp("A program, or the number of a process.", valueName: "program|pid"))
+    var subject: String
+
+    func run() throws {
+        let report: DoctorReport
+        if let pid = pid_t(subject), access("/proc/\(pid)", F_OK) == 0 {
+            report = try DoctorReport(process: pid)
+        } else {
+            do {
+                let program = try ProgramSearch.find(RawArguments.path(subject))
+                report = DoctorReport(program: program)
+            } catch {
+                throw Failure(error.message)
+            }
+        }
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            encoder.keyEncodingStrategy = .convertToSnakeCase
+            try Output.write(String(decoding: encoder.encode(report), as: UTF8.self) + "\n")
+        } else {
+            try Output.write(report.text)
+        }
+        if !report.isServed { throw ExitCode(EXIT_FAILURE) }
+    }
+}
+
+/// By what a program must be met, least first.
+enum InterceptionLevel: String, Encodable, Comparable {
+    case none, libaio, syscall, instruction
+
+    private var rank: Int {
+        switch self {
+        case .none: 0
+        case .libaio: 1
+        case .syscall: 2
+        case .instruction: 3
+        }
+    }
+
+    static func < (one: Self, other: Self) -> Bool { one.rank < other.rank }
+}
+
+struct DoctorReport: Encodable {
+    struct Object: Encodable {
+        let path: String
+        let libaio: [String]
+        let posixAio: [String]
+        let importsSyscall: Bool
+        let syscallNumbers: [String]
+        let instructionNumbers: [String]
+    }
+
+    /// What is known of a running process alone.
+    struct Process: Encodable {
+        let pid: pid_t
+        let library: String?
+        let interceptsInstruction: Bool
+        let engine: String?
+        /// Rings that the kernel made; the layer takes some for direct I/O, too.
+        let kernelRings: Int
+    }
+
+    let schema = 1
+    let program: String
+    var needs = InterceptionLevel.none
+    /// Whether it could be served, or for a process, is.
+    var isServed = true
+    var verdict = ""
+    var advice = ""
+    var objects: [Object] = []
+    var process: Process?
+
+    /// A program by its file.
+    init(program path: Path) {
+        program = path.description
+        do {
+            let image = try ProgramFile.check(path)
+            inspect(ProgramFile.libraries(of: image))
+            judgeProgram(runs: image, as: path)
+        } catch {
+            // What cannot be preloaded may not need it.
+            inspect([path])
+            isServed = needs == .none && objects.allSatisfy { $0.posixAio.isEmpty }
+            verdict = isServed ? "no AIO calls can be seen" : "cannot be served: \(error.reason)"
+            advice = isServed ? "nothing needs doing" : "ioctx run refuses it for the same reason"
+        }
+    }
+
+    /// A process by what it has mapped.
+    init(process pid: pid_t) throws(Failure) {
+        guard let image = Path("/proc/\(pid)/exe").resolved(),
+            let maps = Self.lines(of: "/proc/\(pid)/maps")
+        else {
+            throw Failure(
+                "cannot look at process \(pid): \(Failure.describe(errno)); "
+                    + "run it as the process's user, or as root")
+        }
+        program = image.description
+        var files: [Path] = []
+        var rings = 0
+        for line in maps {
+            let fields = line.split(separator: " ", maxSplits: 5)
+            guard fields.count == 6 else { continue }
+            let name = String(fields[5].trimmingPrefix(while: { $0 == " " }))
+            // The kernel's name for the mapping of a context.
+            if name.hasPrefix("/[aio]") { rings += 1 }
+            if fields[1].contains("x"), name.hasPrefix("/"),
+                !files.contains(where: { $0.description == name })
+            {
+                files.append(Path(name))
+            }
+        }
+        let layer = files.first { ObjectFile($0)?.isLayer == true && !Self.isSeccomp($0) }
+        inspect(files.filter { $0.bytes != layer?.bytes && !Self.isSeccomp($0) })
+        let environment = Self.environment(of: pid)
+        process = Process(
+            pid: pid, library: layer?.description,
+            interceptsInstruction: files.contains(where: Self.isSeccomp),
+            engine: environment["IOCTX_ENGINE"], kernelRings: rings)
+        judgeProcess()
+    }
+
+    private static func isSeccomp(_ path: Path) -> Bool {
+        path.lastComponent.description == "libioctx-seccomp.so"
+    }
+
+    // MARK: Looking
+
+    /// Libraries that bring AIO to others do not use it themselves.
+    private static let providers = [
+        "libaio.so", "libc.so", "ld-linux", "librt.so", "libpthread.so",
+    ]
+
+    private mutating func inspect(_ files: [Path]) {
+        for file in files {
+            let name = file.lastComponent.description
+            if Self.providers.contains(where: { name.hasPrefix($0) }) { continue }
+            guard let object = ObjectFile(file), object.usesAIO || !object.posix.isEmpty else {
+                continue
+            }
+            objects.append(
+                Object(
+                    path: file.description, libaio: object.libaio, posixAio: object.posix,
+                    importsSyscall: object.importsSyscall, syscallNumbers: object.handedNumbers,
+                    instructionNumbers: object.instructionNumbers))
+            if !object.libaio.isEmpty { needs = max(needs, .libaio) }
+            if !object.handedNumbers.isEmpty { needs = max(needs, .syscall) }
+            if !object.instructionNumbers.isEmpty { needs = max(needs, .instruction) }
+        }
+    }
+
+    private static func lines(of path: String) -> [Substring]? {
+        guard let bytes = contents(of: path) else { return nil }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+    }
+
+    private static func contents(of path: String) -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var room = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = read(descriptor, &room, room.count)
+            if count < 0 { return nil }
+            if count == 0 { return bytes }
+            bytes += room[..<count]
+        }
+    }
+
+    private static func environment(of pid: pid_t) -> [String: String] {
+        var result: [String: String] = [:]
+        for entry in (contents(of: "/proc/\(pid)/environ") ?? []).split(separator: 0) {
+            let pair = String(decoding: entry, as: UTF8.self).split(separator: "=", maxSplits: 1)
+            if pair.count == 2 { result[String(pair[0])] = String(pair[1]) }
+        }
+        return result
+    }
+
+    // MARK: Judging
+
+    private mutating func judgeProgram(runs image: Path, as path: Path) {
+        let script = image.bytes == path.bytes ? "" : ", which \(image) runs,"
+        switch needs {
+        case .none where objects.isEmpty:
+            verdict = "no AIO calls can be seen\(script.isEmpty ? "" : " in \(image)")"
+            advice = "if it loads libraries later, look at the running process: ioctx doctor PID"
+        case .none, .libaio, .syscall:
+            verdict = "can be served"
+            advice = "ioctx run -- \(path.lastComponent)"
+        case .instruction:
+            verdict = "can be served, by a seccomp filter"
+            advice = "ioctx run --intercept seccomp -- \(path.lastComponent)"
+        }
+    }
+
+    private mutating func judgeProcess() {
+        guard let process else { return }
+        if objects.isEmpty {
+            isServed = process.library != nil || process.kernelRings == 0
+        } else {
+            isServed =
+                process.library != nil
+                && (needs < .instruction || process.interceptsInstruction)
+        }
+        if isServed {
+            verdict =
+                objects.isEmpty && process.library == nil
+                ? "makes no AIO calls that can be seen" : "is served by \(process.library ?? "")"
+            advice = "nothing needs doing"
+        } else if process.library != nil {
+            verdict = "is served in part: its calls by the instruction go to the kernel"
+            advice = "start it with: ioctx run --intercept seccomp"
+        } else {
+            verdict = "is not served: its calls go to the kernel"
+            advice =
+                "start it with: ioctx run"
+                + (needs == .instruction ? " --intercept seccomp" : "")
+        }
+    }
+
+    // MARK: Writing
+
+    var text: String {
+        var rows: [(String, String)] = [("program", program)]
+        if let process {
+            rows.append(("process", "\(process.pid)"))
+            rows.append(("library", process.library ?? "the layer is not loaded"))
+            if let engine = process.engine { rows.append(("IOCTX_ENGINE", engine)) }
+            rows.append(("kernel rings", "\(process.kernelRings)"))
+        }
+        for object in objects {
+            rows.append(("in", object.path))
+            add(&rows, "  libaio", object.libaio)
+            add(&rows, "  POSIX AIO", object.posixAio)
+            add(&rows, "  syscall()", object.syscallNumbers)
+            add(&rows, "  instruction", object.instructionNumbers)
+        }
+        rows.append(("verdict", verdict))
+        rows.append(("do", advice))
+        let width = rows.map(\.0.count).max() ?? 0
+        return rows.map { name, value in
+            name + String(repeating: " ", count: width + 2 - name.count) + value + "\n"
+        }.joined()
+    }
+
+    private func add(_ rows: inout [(String, String)], _ name: String, _ list: [String]) {
+        if !list.isEmpty { rows.append((name, list.joined(separator: ", "))) }
+    }
+}
