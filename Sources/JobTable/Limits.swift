@@ -17,6 +17,9 @@ public struct Limits {
     /// Most jobs that wait or run at once in the process, beyond which io_submit answers -EAGAIN
     /// (IOCTX_MAX_AIO_QUEUE_PER_PROC).
     public var maxAioQueuePerProc: UInt32 = 1 << 20
+    /// Most direct requests of POSIX AIO that are with the kernel's own AIO at once; those beyond
+    /// go to a daemon (IOCTX_MAX_BUF_AIO).
+    public var maxBufAio: UInt32 = 256
     /// How long an idle daemon stays, in milliseconds (IOCTX_AIOD_LIFETIME).
     public var aiodLifetimeMs: UInt32 = 2000
     /// The process's own quota of io_setup's events (IOCTX_AIO_MAX_NR, else fs.aio-max-nr, which
@@ -36,6 +39,9 @@ public struct Limits {
         }
         if let value = environmentNumber("IOCTX_MAX_AIO_QUEUE_PER_PROC") {
             limits.maxAioQueuePerProc = min(max(value, 1), 1 << 24)
+        }
+        if let value = environmentNumber("IOCTX_MAX_BUF_AIO") {
+            limits.maxBufAio = min(max(value, 1), 65_536)
         }
         if let value = environmentNumber("IOCTX_AIOD_LIFETIME") {
             limits.aiodLifetimeMs = min(max(value, 1), 3_600_000)

@@ -59,15 +59,19 @@ public struct EngineRecord: ~Copyable {
     let table: Ref<JobTable>  // constant
     public var gate: OrderGate
     public let streams: StreamGate
+    var syncs: SyncGate
 
     /// Serialises the start of stations; guards everything that says (e).
     let startLock = FutexLock()
     /// Address of the station that takes hand-overs; 0 when there is none at the moment.
     let station = Atomic<UInt>(0)
+    /// Address of the station of the kernel's AIO; 0 when there is none at the moment.
+    let nativeStation = Atomic<UInt>(0)
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
     let stations = Atomic<UInt>(0)
-    /// io_uring cannot be had in this process, ever.
+    /// io_uring, or the kernel's AIO, cannot be had in this process, ever.
     var uringIsHopeless = false  // (e)
+    let nativeIsHopeless = Atomic<Bool>(false)  // (e) to write
     /// After a failed start, nobody tries again before this time on the monotonic clock.
     let retryAtNs = Atomic<UInt64>(0)
 
@@ -82,6 +86,7 @@ public struct EngineRecord: ~Copyable {
         self.table = table
         self.hints = hints
         gate = OrderGate()
+        syncs = SyncGate()
     }
 
     /// The process's engine, made if necessary. The caller holds the root's creation lock.
@@ -109,17 +114,25 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
-    /// had, in which case the request runs inline.
-    func acquireStation() -> Ref<Station>? {
+    /// had, in which case the request runs inline. `.native` asks for that of the kernel's AIO,
+    /// which has no other to stand for it.
+    func acquireStation(_ kind: Engine = .automatic) -> Ref<Station>? {
+        let isNative = kind == .native
+        if isNative && it.nativeIsHopeless.load(ordering: .relaxed) { return nil }
+        func present() -> UInt {
+            isNative
+                ? it.nativeStation.load(ordering: .acquiring)
+                : it.station.load(ordering: .acquiring)
+        }
         while true {
-            if let station = Ref<Station>(address: it.station.load(ordering: .acquiring)) {
+            if let station = Ref<Station>(address: present()) {
                 if station.retain() {
                     if station.isReachable() { return station }
                     abandon(station)
                     station.release()
                     continue
                 }
-                if it.station.load(ordering: .acquiring) == station.address {
+                if present() == station.address {
                     // It is deciding whether to leave: a few instructions.
                     _ = systemCall(Int32(SYS_sched_yield))
                     continue
@@ -127,6 +140,10 @@ extension Ref where Pointee == EngineRecord {
             }
             // pthread_create is not for signal handlers, and a nested call is surely in one.
             if CurrentThread().isNested { return nil }
+            if isNative {
+                if !startNative() { return nil }
+                continue
+            }
             if it.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
             if it.station.load(ordering: .acquiring) == 0 && !startLocked() {
@@ -146,6 +163,19 @@ extension Ref where Pointee == EngineRecord {
             expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
         station.it.isLost.store(true, ordering: .sequentiallyConsistent)
         station.wakeWithoutDescriptor()
+    }
+
+    private func startNative() -> Bool {
+        it.startLock.lock()
+        defer { it.startLock.unlock() }
+        if it.nativeStation.load(ordering: .acquiring) != 0 { return true }
+        guard KernelAIO.isUsable(), let station = idleStation(.native), station.start() == 0 else {
+            // Such as -EAGAIN: the system's contexts are used up.
+            it.nativeIsHopeless.store(true, ordering: .relaxed)
+            return false
+        }
+        it.nativeStation.store(station.address, ordering: .releasing)
+        return true
     }
 
     private func startLocked() -> Bool {
@@ -185,11 +215,13 @@ extension Ref where Pointee == EngineRecord {
         return station
     }
 
-    /// A job was taken back while queued: if the stream gate has it, its daemon gets it now.
+    /// A job was taken back while queued: if a gate has it, its daemon gets it now.
     public func deliverCancelled(_ job: JobRef) {
-        if job.it.isStream && it.streams.unpark(job) {
-            Ref<Station>(address: job.it.station)?.requeue(job)
-        }
+        if unpark(job) { Ref<Station>(address: job.it.station)?.requeue(job) }
+    }
+
+    func unpark(_ job: JobRef) -> Bool {
+        job.it.isStream ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.
