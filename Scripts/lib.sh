@@ -73,7 +73,7 @@ build_if_stale() {
 dist_is_fresh() {
     local stamp=$root/dist/.built file
 
-    for file in bin/ioctx lib/libaio.so.1 lib/libaio.so.1t64 lib/libioctx.so; do
+    for file in bin/ioctx lib/libaio.so.1 lib/libaio.so.1t64 lib/libioctx.so lib/libposixaio.so.1; do
         [[ -e $root/dist/$file ]] || return 1
     done
     [[ -e $stamp ]] &&

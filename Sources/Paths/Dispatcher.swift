@@ -74,11 +74,11 @@ public struct Batch: ~Copyable {
     var lastDescriptor: Int32 = -1
     var lastIndex = Job.none
     var lastEventfd: Int32 = -1
+    var lastEventfdIndex = Job.none
     /// Jobs for the kernel's AIO, and their station.
     var native: Ref<Station>?
     var nativeFirst: JobRef?
     var nativeLast: JobRef?
-    var lastEventfdIndex = Job.none
 
     @inline(__always)
     public init() {}
