@@ -96,7 +96,7 @@ public enum PosixAIO {
             let (refused, reason) = face.start(blocks, Int(count), list: list)
             let result: Int
             if isAwaited {
-                result = face.await(list)
+                result = face.awaitAll(list)
             } else {
                 face.withSignalsBlocked { face.leave(list) }
                 result = 0

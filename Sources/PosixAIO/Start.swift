@@ -43,10 +43,7 @@ extension Ref where Pointee == PosixFace {
 
     /// aio_fsync. 0 or a negated errno.
     func startSync(_ block: BlockRef, _ operation: JobOperation) -> Int {
-        let flags = System.fileFlags(block.it.descriptor)
-        if flags < 0 || flags & Int(O_ACCMODE) == Int(O_RDONLY) {
-            return refuse(block, failure(EBADF))
-        }
+        if System.fileFlags(block.it.descriptor) < 0 { return refuse(block, failure(EBADF)) }
         let refusal = commonRefusal(of: block)
         if refusal < 0 { return refuse(block, refusal) }
         it.done.remove(block)

@@ -110,7 +110,7 @@ extension Ref where Pointee == PosixFace {
     }
 
     /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed.
-    func await(_ list: ListRef) -> Int {
+    func awaitAll(_ list: ListRef) -> Int {
         var result = 0
         it.engine.nudge()
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),

@@ -10,6 +10,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <aio.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -43,6 +44,28 @@ int conformance_caught(void);
 
 /* Calls `body(argument)` from the handler instead of counting alone. */
 void conformance_on_signal(int number, int flags, void (*body)(void *), void *argument);
+
+/* ---- POSIX AIO ---- */
+
+/* Fills in a struct sigevent, whose unions Swift does not see well. */
+void conformance_notify(struct sigevent *event, int kind, int signal, int value);
+
+/* The same with SIGEV_THREAD; `body` gets `value`. `own_stack` asks for attributes. */
+void conformance_notify_thread(struct sigevent *event, void (*body)(int), int value,
+                               int own_stack);
+
+/*
+ * From now on, `signal` with SA_SIGINFO: the handler counts, and remembers of the last one the
+ * si_code, and of each the si_value as a bit.
+ */
+void conformance_catch_values(int signal, int flags);
+int conformance_caught_code(void);
+unsigned long conformance_caught_values(void);
+
+/* Facts about the calling thread, for functions of SIGEV_THREAD. */
+int conformance_signals_blocked(void);
+int conformance_is_detached(void);
+size_t conformance_stack_size(void);
 
 /* ---- Bytes ---- */
 
