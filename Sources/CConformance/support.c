@@ -1,6 +1,7 @@
 /* See conformance.h. */
 #include "conformance.h"
 
+#include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -82,8 +83,17 @@ int conformance_caught(void)
     return atomic_load(&caught);
 }
 
-void conformance_notify(struct sigevent *event, int kind, int signal, int value)
+_Static_assert(sizeof(struct conformance_aiocb) == sizeof(struct aiocb) &&
+                   offsetof(struct conformance_aiocb, aio_sigevent) ==
+                       offsetof(struct aiocb, aio_sigevent) &&
+                   offsetof(struct conformance_aiocb, aio_offset) ==
+                       offsetof(struct aiocb, aio_offset),
+               "struct aiocb");
+
+void conformance_notify(void *target, int kind, int signal, int value)
 {
+    struct sigevent *event = target;
+
     memset(event, 0, sizeof *event);
     event->sigev_notify = kind;
     event->sigev_signo = signal;
@@ -99,9 +109,10 @@ static void on_notification(union sigval value)
 
 enum { OWN_STACK_BYTES = 1 << 20 };
 
-void conformance_notify_thread(struct sigevent *event, void (*body)(int), int value,
+void conformance_notify_thread(void *target, void (*body)(int), int value,
                                int own_stack)
 {
+    struct sigevent *event = target;
     static pthread_attr_t attributes;
 
     conformance_notify(event, SIGEV_THREAD, 0, value);

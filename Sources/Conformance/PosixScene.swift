@@ -6,6 +6,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 /// The functions of one library.
 private struct PosixCalls {
@@ -55,13 +56,13 @@ private struct PosixCalls {
 
 /// A struct aiocb at an address that stays, and its buffer.
 final class Block {
-    let it: UnsafeMutablePointer<aiocb>
+    let it: UnsafeMutablePointer<conformance_aiocb>
     let buffer: Buffer
     let text: String
 
     init(_ file: File, _ buffer: Buffer, _ count: Int, at offset: Int, _ text: String) {
         it = .allocate(capacity: 1)
-        memset(it, 0, MemoryLayout<aiocb>.size)
+        memset(it, 0, MemoryLayout<conformance_aiocb>.size)
         self.buffer = buffer
         self.text = text
         it.pointee.aio_fildes = file.descriptor
@@ -78,7 +79,7 @@ final class Block {
     var isRead: Bool { it.pointee.aio_lio_opcode == 0 }
 
     @discardableResult
-    func change(_ body: (inout aiocb) -> Void) -> Block {
+    func change(_ body: (inout conformance_aiocb) -> Void) -> Block {
         body(&it.pointee)
         return self
     }

@@ -19,10 +19,9 @@ extension Ref where Pointee == PosixFace {
         var vector = Vector(base: block.it.buffer, length: block.it.length)
         return withAddress(of: &vector) { vectorAddress in
             var request = operation.request(of: block, vector: UInt(bitPattern: vectorAddress))
-            var attempted: Int?
             // The usual case takes no lock, so a handler may interrupt it.
             if !operation.isVectored && !block.it.notification.needsThread(ofList: false),
-                case .completed(let result) = it.engine.startQuickly(request, &attempted)
+                let result = it.engine.transferAtOnce(request)
             {
                 complete(block, result, list: nil, isInline: true)
                 wakeSleepers()
@@ -33,7 +32,7 @@ extension Ref where Pointee == PosixFace {
                 let result =
                     operation.isVectored
                     ? startVectored(block, &request, list: nil, &batch)
-                    : start(block, &request, attempted: attempted, list: nil, &batch)
+                    : start(block, &request, list: nil, &batch)
                 handOver(&batch)
                 wakeSleepers()
                 return result
@@ -51,7 +50,7 @@ extension Ref where Pointee == PosixFace {
             var batch = Batch()
             var request = Request(operation: operation, descriptor: block.it.descriptor)
             describe(block, &request)
-            let result = start(block, &request, attempted: nil, list: nil, &batch)
+            let result = start(block, &request, list: nil, &batch)
             handOver(&batch)
             wakeSleepers()
             return result
@@ -60,14 +59,13 @@ extension Ref where Pointee == PosixFace {
 
     /// Starts what has been checked, with signals blocked. 0 or a negated errno.
     private func start(
-        _ block: BlockRef, _ request: inout Request, attempted: Int?, list: ListRef?,
-        _ batch: inout Batch
+        _ block: BlockRef, _ request: inout Request, list: ListRef?, _ batch: inout Batch
     ) -> Int {
         let notifies = list?.it.notifiesIndividually ?? true
         let needsThread = notifies && block.it.notification.needsThread(ofList: false)
         if !notifies { request.resfd = -1 }
         if needsThread && !expectThread() { return refuse(block, failure(EAGAIN)) }
-        switch it.engine.startSlowly(&request, &batch, attempted: attempted) {
+        switch it.engine.startSlowly(&request, &batch, attempted: nil) {
         case .completed(let result):
             complete(block, result, list: list, isInline: true)
         case .refused(let result) where result != failure(EAGAIN):
@@ -110,7 +108,7 @@ extension Ref where Pointee == PosixFace {
             request.length = sum
         }
         request.length = min(request.length, System.transferBytesMax)
-        return start(block, &request, attempted: nil, list: list, &batch)
+        return start(block, &request, list: list, &batch)
     }
 
     /// Fills in what all requests of a block have in common.
@@ -190,15 +188,24 @@ extension Ref where Pointee == PosixFace {
         var vector = Vector(base: block.it.buffer, length: block.it.length)
         return withAddress(of: &vector) {
             var request = operation.request(of: block, vector: UInt(bitPattern: $0))
-            var attempted: Int?
-            if case .completed(let result) = it.engine.startQuickly(request, &attempted),
-                !block.it.notification.needsThread(ofList: false)
+            if !block.it.notification.needsThread(ofList: false),
+                let result = it.engine.transferAtOnce(request)
             {
                 complete(block, result, list: list, isInline: true)
                 return 0
             }
-            return start(block, &request, attempted: attempted, list: list, &batch)
+            return start(block, &request, list: list, &batch)
         }
+    }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// The same for a request of one vector.
+    @inline(__always)
+    fileprivate func transferAtOnce(_ request: Request) -> Int? {
+        transferAtOnce(
+            isWrite: request.operation == .write, request.descriptor, request.vectors,
+            request.length, request.offset)
     }
 }
 

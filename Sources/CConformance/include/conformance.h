@@ -10,7 +10,6 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <aio.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -47,11 +46,24 @@ void conformance_on_signal(int number, int flags, void (*body)(void *), void *ar
 
 /* ---- POSIX AIO ---- */
 
-/* Fills in a struct sigevent, whose unions Swift does not see well. */
-void conformance_notify(struct sigevent *event, int kind, int signal, int value);
+/* struct aiocb; its own header would bring types that another module has defined differently. */
+struct conformance_aiocb {
+    int aio_fildes;
+    int aio_lio_opcode;
+    int aio_reqprio;
+    void *aio_buf;
+    size_t aio_nbytes;
+    uint64_t aio_sigevent[8];
+    uint64_t private_fields[4];
+    intptr_t aio_offset;
+    uint64_t reserved[4];
+};
+
+/* Fills in a struct sigevent. */
+void conformance_notify(void *event, int kind, int signal, int value);
 
 /* The same with SIGEV_THREAD; `body` gets `value`. `own_stack` asks for attributes. */
-void conformance_notify_thread(struct sigevent *event, void (*body)(int), int value,
+void conformance_notify_thread(void *event, void (*body)(int), int value,
                                int own_stack);
 
 /*

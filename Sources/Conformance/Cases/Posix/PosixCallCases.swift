@@ -2,13 +2,15 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixCallCases {
     static let all: [Case] = refusals + status + cancelling
 
     /// A request that is wrong in one way; the errno may come either way.
     private static func wrong(
-        _ name: String, isWrite: Bool, _ change: @escaping @Sendable (inout aiocb) -> Void
+        _ name: String, isWrite: Bool,
+        _ change: @escaping @Sendable (inout conformance_aiocb) -> Void
     ) -> Case {
         Case(posix: "posix/refusal/\(isWrite ? "write" : "read")-\(name)") { s in
             let file = try s.files.regular()
@@ -121,7 +123,7 @@ enum PosixCallCases {
             let file = try s.files.regular()
             let block = s.reading(file, 50)
             let it = block.it.pointee
-            memset(block.it, 0xa5, MemoryLayout<aiocb>.size)
+            memset(block.it, 0xa5, MemoryLayout<conformance_aiocb>.size)
             block.change {
                 $0.aio_fildes = it.aio_fildes
                 $0.aio_reqprio = 0
@@ -146,9 +148,8 @@ enum PosixCallCases {
             file.close()
             for (index, block) in blocks.enumerated() {
                 _ = s.wait(block)
-                s.fact(
-                    "\(index)",
-                    s.quietValue(block) == 4096 && block.buffer.holds(seed: 1, from: index * 100_000))
+                let isRight = block.buffer.holds(seed: 1, from: index * 100_000)
+                s.fact("\(index)", s.quietValue(block) == 4096 && isRight)
             }
         }.stands("0: yes", "1: yes", "2: yes", "3: yes", "4: yes", "5: yes", "6: yes", "7: yes"),
     ]

@@ -2,6 +2,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixFileCases {
     static let all: [Case] =
@@ -121,7 +122,8 @@ enum PosixFileCases {
         },
         Case(posix: "posix/read/bad-buffer") { s in
             let file = try s.files.regular()
-            s.outcome(s.reading(file).change { $0.aio_buf = UnsafeMutableRawPointer(bitPattern: 8) })
+            let nowhere = UnsafeMutableRawPointer(bitPattern: 8)
+            s.outcome(s.reading(file).change { $0.aio_buf = nowhere })
         },
         Case(posix: "posix/read/large-offset-names") { s in
             let large = try PosixScene(large: s)

@@ -3,6 +3,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixFreeBSDCases {
     static let all: [Case] = collecting + vectors + eventfds
@@ -129,8 +130,8 @@ enum PosixFreeBSDCases {
             try s.vectored(file, [Int](repeating: 1, count: 1024))
         }.stands(
             "readv file []@0: -22 EINVAL", "readv file 1025 vectors@0: -22 EINVAL",
-            "readv file 1024 vectors@0: 1024", "  f70c4715", "  770b7d95", "  5d0b54a7", "  120c7196",
-            "  550b480f", "  aa0bcdde", "  d40c0ffc", "  7a0b824e"),
+            "readv file 1024 vectors@0: 1024", "  f70c4715", "  770b7d95", "  5d0b54a7",
+            "  120c7196", "  550b480f", "  aa0bcdde", "  d40c0ffc", "  7a0b824e"),
         Case(posix: "posix/readv/cold-and-short") { s in
             let file = try s.files.regular()
             posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_DONTNEED)

@@ -2,6 +2,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixListCases {
     static let all: [Case] = waiting + notWaiting

@@ -3,6 +3,7 @@
 import CConformance
 import Glibc
 import Synchronization
+import TestBed
 
 enum PosixNotifyCases {
     static let all: [Case] = signals + threads

@@ -2,6 +2,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixProcessCases {
     static let all: [Case] = [

@@ -2,6 +2,7 @@
 
 import CConformance
 import Glibc
+import TestBed
 
 enum PosixWaitCases {
     static let all: [Case] = answers + endings
