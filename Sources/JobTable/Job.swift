@@ -49,7 +49,7 @@ public struct Job: ~Copyable {
 
     let state: Atomic<UInt32>  // (s)
     public internal(set) var index: UInt32  // constant once opened
-    public internal(set) var generation: UInt32  // (t)
+    public let generation: Atomic<UInt32>  // (t) to write
     public var queueNext: UInt32  // (q)
     public var ownerPrevious: UInt32  // (o)
     public var ownerNext: UInt32  // (o)
@@ -73,6 +73,8 @@ public struct Job: ~Copyable {
     public let cancelRequested: Atomic<Bool>
     /// The face's own: who sleeps for this very job, as bits.
     public let sleepers: Atomic<UInt32>
+    /// The face's own: the program's record that the job is for, until the job is used again.
+    public let subject: Atomic<UInt>
     /// The face's own: set by whoever publishes the job, a daemon or a canceller.
     public let isPublished: Atomic<Bool>
     public var rwFlags: Int32  // (w)
@@ -111,7 +113,9 @@ public typealias JobRef = Ref<Job>
 extension Ref where Pointee == Job {
     /// Index and generation in one word, the job's name outside the table.
     @inline(__always)
-    public var name: UInt64 { UInt64(it.generation) << 32 | UInt64(it.index) }
+    public var name: UInt64 {
+        UInt64(it.generation.load(ordering: .relaxed)) << 32 | UInt64(it.index)
+    }
 
     /// The result of a job that was taken back: the kernel's io_cancel gives a cancelled poll
     /// the result 0.

@@ -115,6 +115,7 @@ extension Ref where Pointee == JobTable {
         job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)
         job.it.sleepers.store(0, ordering: .relaxed)
+        job.it.subject.store(0, ordering: .relaxed)
         job.it.isPublished.store(false, ordering: .relaxed)
         job.it.face = .linux
         job.it.priority = 0
@@ -136,7 +137,7 @@ extension Ref where Pointee == JobTable {
     public func free(_ job: JobRef, from state: JobState) {
         it.lock.lock()
         if job.it.vectorBlock != Job.none { releaseVectorsLocked(job.it.vectorBlock) }
-        job.it.generation &+= 1
+        job.it.generation.add(1, ordering: .relaxed)
         let changed = job.transition(from: state, to: .free)
         assert(changed, "freed a job that somebody else owned")
         job.it.queueNext = it.freeHead
@@ -154,7 +155,8 @@ extension Ref where Pointee == JobTable {
         let index = UInt32(truncatingIfNeeded: name)
         if index >= it.jobs.opened { return nil }
         let job = it.jobs[index]
-        return job.it.generation == UInt32(truncatingIfNeeded: name >> 32) ? job : nil
+        let generation = job.it.generation.load(ordering: .relaxed)
+        return generation == UInt32(truncatingIfNeeded: name >> 32) ? job : nil
     }
 
     /// The hooks of the face that a job belongs to.

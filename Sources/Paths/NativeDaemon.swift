@@ -130,7 +130,9 @@ extension Ref where Pointee == Station {
             }
         }
         for index in 0..<max(count, 0) {
-            if let job = it.table.job(named: events[index].data) {
+            // The state's acquire pairs with the submitter's transition: the kernel's own order is
+            // not the memory model's.
+            if let job = it.table.job(named: events[index].data), job.state == .running {
                 finish(job, from: .running, result: Int(events[index].res))
             }
         }

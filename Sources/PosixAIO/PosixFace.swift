@@ -1,7 +1,7 @@
 // POSIX AIO as a second face of the job table: its record, and what happens when a request is done.
 //
 // A request that completes inline writes its outcome into the block before the call returns, and
-// the job table never hears of it. A deferred one is a job whose `userObject` is the block and
+// the job table never hears of it. A deferred one is a job whose `subject` is the block and
 // whose `owner` is the list that it came with, if any; the block has the job's name.
 //
 // Async-signal-safety: aio_error, aio_return and aio_suspend take no lock. A daemon may wait for a
@@ -15,6 +15,9 @@ import Paths
 import Synchronization
 
 struct PosixFace: ~Copyable {
+    /// (p) Held while a job is marked as published, and by cancellers: one that is not published is
+    /// not freed under their hands.
+    let lock = FutexLock()
     let table: Ref<JobTable>  // constant
     let engine: Ref<EngineRecord>  // constant
     let choice: Engine  // constant
@@ -73,12 +76,14 @@ struct PosixFace: ~Copyable {
 }
 
 extension Ref where Pointee == PosixFace {
-    /// Publishes a deferred job, once.
+    /// Publishes a deferred job, unless a canceller has done that.
     func publish(_ job: JobRef, result: Int) {
-        if job.it.isPublished.exchange(true, ordering: .acquiringAndReleasing) { return }
-        guard let block = BlockRef(address: UInt(truncatingIfNeeded: job.it.userObject)) else {
-            return
-        }
+        it.lock.lock()
+        let isPublished = job.it.isPublished.exchange(true, ordering: .relaxed)
+        it.lock.unlock()
+        guard !isPublished,
+            let block = BlockRef(address: job.it.subject.load(ordering: .acquiring))
+        else { return }
         complete(block, result, list: ListRef(address: job.it.owner), isInline: false)
         // Sequentially consistent, after the store of the error: pairs with a sleeper that sets
         // its bit and looks at the error again.
@@ -125,7 +130,7 @@ extension Ref where Pointee == PosixFace {
     /// The job that the block's request is now; nil when it is none of this process's.
     func job(of block: BlockRef) -> JobRef? {
         guard let job = it.table.job(named: block.it.job.load(ordering: .relaxed)),
-            job.it.face == .posix, job.it.userObject == UInt64(block.address), job.state != .free
+            job.it.subject.load(ordering: .acquiring) == block.address
         else { return nil }
         return job
     }

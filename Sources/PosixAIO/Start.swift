@@ -76,9 +76,10 @@ extension Ref where Pointee == PosixFace {
         case .deferred(let job):
             list?.it.references.add(1, ordering: .relaxed)
             job.it.owner = list?.address ?? 0
-            job.it.userObject = UInt64(block.address)
             block.it.job.store(job.name, ordering: .relaxed)
             block.it.result.store(-1, ordering: .relaxed)
+            // Release pairs with the acquire of cancellers, who look for jobs with a subject.
+            job.it.subject.store(block.address, ordering: .releasing)
             block.it.error.store(EINPROGRESS, ordering: .releasing)
         }
         return 0
