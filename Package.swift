@@ -14,6 +14,7 @@ let package = Package(
     name: "ioctx",
     products: [
         .library(name: "LibAIO", type: .static, targets: ["LibAIO"]),
+        .library(name: "LibIOCtx", type: .static, targets: ["LibAIO", "LibPosixAIO"]),
         .executable(name: "ioctx", targets: ["ioctx"]),
     ],
     traits: [
@@ -39,6 +40,18 @@ let package = Package(
             name: "LibAIO", dependencies: ["CLibAIO", "LinuxAIO"],
             exclude: ["libaio.map", "libioctx.map"],
             swiftSettings: layer),
+        .target(
+            name: "CPosixAIO", dependencies: ["CLibAIO"],
+            cSettings: [
+                .unsafeFlags(["-Wall", "-Wextra", "-Werror", "-ffunction-sections"]),
+                .define("IOCTX_DROPIN", .when(traits: ["Dropin"])),
+            ]),
+        .target(
+            name: "PosixAIO", dependencies: ["CLibAIO", "CPosixAIO", "JobTable", "Paths"],
+            swiftSettings: layer),
+        .target(
+            name: "LibPosixAIO", dependencies: ["CPosixAIO", "PosixAIO"],
+            exclude: ["libposixaio.map"], swiftSettings: layer),
         .target(
             name: "CConformance", exclude: ["reference.txt"],
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
@@ -71,5 +84,8 @@ let package = Package(
         .testTarget(
             name: "LinuxAIOTests",
             dependencies: ["CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO"]),
+        .testTarget(
+            name: "PosixAIOTests",
+            dependencies: ["CLibAIO", "CPosixAIO", "JobTable", "Paths", "PosixAIO"]),
     ]
 )

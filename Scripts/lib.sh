@@ -74,7 +74,7 @@ dist_is_fresh() {
     local stamp=$root/dist/.built file
 
     for file in bin/ioctx lib/libaio.so.1 lib/libaio.so.1t64 lib/libioctx.so \
-        lib/libioctx-seccomp.so; do
+        lib/libposixaio.so.1 lib/libioctx-seccomp.so; do
         [[ -e $root/dist/$file ]] || return 1
     done
     [[ -e $stamp ]] &&

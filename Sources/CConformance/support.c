@@ -1,6 +1,7 @@
 /* See conformance.h. */
 #include "conformance.h"
 
+#include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -80,6 +81,112 @@ void conformance_catch(int number, int flags)
 int conformance_caught(void)
 {
     return atomic_load(&caught);
+}
+
+_Static_assert(sizeof(struct conformance_aiocb) == sizeof(struct aiocb) &&
+                   offsetof(struct conformance_aiocb, aio_sigevent) ==
+                       offsetof(struct aiocb, aio_sigevent) &&
+                   offsetof(struct conformance_aiocb, aio_offset) ==
+                       offsetof(struct aiocb, aio_offset),
+               "struct aiocb");
+
+void conformance_notify(void *target, int kind, int signal, int value)
+{
+    struct sigevent *event = target;
+
+    memset(event, 0, sizeof *event);
+    event->sigev_notify = kind;
+    event->sigev_signo = signal;
+    event->sigev_value.sival_int = value;
+}
+
+static void (*notified[64])(int);
+
+static void on_notification(union sigval value)
+{
+    notified[value.sival_int & 63](value.sival_int);
+}
+
+enum { OWN_STACK_BYTES = 1 << 20 };
+
+void conformance_notify_thread(void *target, void (*body)(int), int value,
+                               int own_stack)
+{
+    struct sigevent *event = target;
+    static pthread_attr_t attributes;
+
+    conformance_notify(event, SIGEV_THREAD, 0, value);
+    notified[value & 63] = body;
+    event->sigev_notify_function = on_notification;
+    if (own_stack) {
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, OWN_STACK_BYTES);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        event->sigev_notify_attributes = &attributes;
+    }
+}
+
+static atomic_int caught_code;
+static atomic_ulong caught_values;
+
+static void on_value(int number, siginfo_t *information, void *context)
+{
+    (void)number;
+    (void)context;
+    atomic_store(&caught_code, information->si_code);
+    atomic_fetch_or(&caught_values, 1ul << (information->si_value.sival_int & 63));
+    atomic_fetch_add(&caught, 1);
+}
+
+void conformance_catch_values(int signal, int flags)
+{
+    struct sigaction action = {.sa_sigaction = on_value, .sa_flags = flags | SA_SIGINFO};
+
+    sigemptyset(&action.sa_mask);
+    sigaction(signal, &action, NULL);
+}
+
+int conformance_caught_code(void)
+{
+    return atomic_load(&caught_code);
+}
+
+unsigned long conformance_caught_values(void)
+{
+    return atomic_load(&caught_values);
+}
+
+int conformance_signals_blocked(void)
+{
+    sigset_t set;
+    int count = 0;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &set);
+    for (int number = 1; number <= SIGRTMAX; number++)
+        count += sigismember(&set, number) == 1;
+    return count;
+}
+
+int conformance_is_detached(void)
+{
+    pthread_attr_t attributes;
+    int state = 0;
+
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getdetachstate(&attributes, &state);
+    pthread_attr_destroy(&attributes);
+    return state == PTHREAD_CREATE_DETACHED;
+}
+
+size_t conformance_stack_size(void)
+{
+    pthread_attr_t attributes;
+    size_t size = 0;
+
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstacksize(&attributes, &size);
+    pthread_attr_destroy(&attributes);
+    return size;
 }
 
 static uint8_t pattern_byte(uint32_t seed, uint64_t offset)

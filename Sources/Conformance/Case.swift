@@ -11,6 +11,11 @@ public struct Case: Sendable {
         case kernel
         /// The system's libaio, for what is not a system call: io_queue_* and the old versions.
         case library
+        /// The C library's POSIX AIO.
+        case glibc
+        /// POSIX, or FreeBSD's manual, where the C library has no answer of its own: the case
+        /// states what stands there.
+        case standard
     }
 
     public let name: String
@@ -20,6 +25,9 @@ public struct Case: Sendable {
     public private(set) var limitSeconds = 10
     /// It uses up what others need, such as fs.aio-max-nr, or measures time closely.
     public private(set) var runsAlone = false
+
+    /// What stands there, line by line, where the reference is `standard`.
+    public private(set) var stated: [String] = []
 
     let body: @Sendable (Scene) throws -> Void
 
@@ -38,6 +46,20 @@ public struct Case: Sendable {
 
     /// Bad pointers that only IOCTX_STRICT=1 answers as the kernel does.
     var strict: Case { with { $0.environment["IOCTX_STRICT"] = "1" } }
+
+    /// What the transcript must be, where the C library gives none.
+    func stands(_ lines: String...) -> Case {
+        with {
+            $0.reference = .standard
+            $0.stated = lines
+        }
+    }
+
+    /// A case of POSIX AIO.
+    init(posix name: String, _ body: @escaping @Sendable (PosixScene) throws -> Void) {
+        self.init(name) { try body(try PosixScene($0)) }
+        reference = .glibc
+    }
 
     var ofLibrary: Case { with { $0.reference = .library } }
 

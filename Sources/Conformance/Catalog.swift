@@ -18,9 +18,19 @@ public enum Catalog {
         return cases.filter { !$0.runsAlone } + cases.filter(\.runsAlone)
     }()
 
-    /// The cases whose name matches: a shell pattern, or a part of the name.
-    public static func matching(_ pattern: String?) -> [Case] {
-        guard let pattern else { return all }
-        return all.filter { Pattern.matches(pattern, $0.name) }
+    /// The cases of POSIX AIO.
+    public static let posix: [Case] = {
+        let cases = [
+            PosixFileCases.all, PosixCallCases.all, PosixWaitCases.all, PosixNotifyCases.all,
+            PosixListCases.all, PosixProcessCases.all, PosixFreeBSDCases.all,
+        ].flatMap { $0 }
+        precondition(Set(cases.map(\.name)).count == cases.count, "two cases have one name")
+        return cases.filter { !$0.runsAlone } + cases.filter(\.runsAlone)
+    }()
+
+    /// Those of `cases` whose name matches: a shell pattern, or a part of the name.
+    public static func matching(_ pattern: String?, of cases: [Case] = all) -> [Case] {
+        guard let pattern else { return cases }
+        return cases.filter { Pattern.matches(pattern, $0.name) }
     }
 }

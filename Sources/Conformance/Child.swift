@@ -21,17 +21,19 @@ public struct ChildTask: Sendable {
 
     /// Writes the transcript to stdout. "E" is the last line: without it the case did not end.
     public func run() -> Never {
-        guard let found = Catalog.all.first(where: { $0.name == name }) else {
+        guard let found = (Catalog.all + Catalog.posix).first(where: { $0.name == name }) else {
             Transcript.write("S", "there is no case '\(name)'")
             _exit(EXIT_FAILURE)
         }
-        if side != "kernel" {
+        if side != "kernel" && side != "glibc" {
             if let engine { setenv("IOCTX_ENGINE", engine, 1) }
             for (variable, value) in found.environment { setenv(variable, value, 1) }
         }
         do {
-            let aio = side == "kernel" ? AIO() : try AIO(library: side)
-            try found.body(Scene(aio, folder: folder))
+            let isPosix = found.reference == .glibc || found.reference == .standard
+            // A case of POSIX AIO has calls of its own.
+            let aio = side == "kernel" || isPosix ? AIO() : try AIO(library: side)
+            try found.body(Scene(aio, folder: folder, side: side))
             Transcript.write("E", "")
         } catch let skip as Skip {
             Transcript.write("S", skip.reason)

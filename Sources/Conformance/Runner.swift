@@ -66,6 +66,13 @@ public struct Runner: Sendable {
             }, nil) == 0
     }
 
+    /// "glibc 2.36" and the like.
+    public static var libraryVersion: String {
+        var text = [CChar](repeating: 0, count: 64)
+        let count = confstr(Int32(_CS_GNU_LIBC_VERSION), &text, text.count)
+        return String(decoding: text.prefix(max(count - 1, 0)).map(UInt8.init), as: UTF8.self)
+    }
+
     /// Calls `report` with each outcome in the order of the cases, as soon as it is known.
     public func run(_ cases: [Case], report: (Outcome) -> Void) {
         let board = Board(count: cases.count)
@@ -100,7 +107,11 @@ public struct Runner: Sendable {
     }
 
     private func referenceSide(_ one: Case) -> String {
-        one.reference == .kernel ? "kernel" : "libaio.so.1"
+        switch one.reference {
+        case .kernel: "kernel"
+        case .library: "libaio.so.1"
+        case .glibc, .standard: "glibc"
+        }
     }
 
     // MARK: One case
@@ -142,6 +153,9 @@ public struct Runner: Sendable {
     }
 
     private func reference(for one: Case) -> TranscriptRead? {
+        if one.reference == .standard {
+            return TranscriptRead(lines: one.stated, skip: nil, ended: true)
+        }
         if usesRecorded { return Reference.recorded[one.name] }
         let result = transcript(one, side: referenceSide(one))
         // No libaio on this machine is no reason to skip: its answers were recorded.

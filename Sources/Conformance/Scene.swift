@@ -12,6 +12,8 @@ final class Scene {
     let aio: AIO
     /// An empty folder of this case and side.
     let folder: String
+    /// The side as the runner names it.
+    let side: String
     private(set) var requests: [UInt: Request] = [:]
     private(set) var names: [Int32: String] = [:]
     private var numbered = 0
@@ -21,9 +23,10 @@ final class Scene {
     /// Longer than any request of a case takes, shorter than the case's limit.
     static let patienceSeconds = 5
 
-    init(_ aio: AIO, folder: String) {
+    init(_ aio: AIO, folder: String, side: String) {
         self.aio = aio
         self.folder = folder
+        self.side = side
     }
 
     var isLibrary: Bool { aio.side == .library }

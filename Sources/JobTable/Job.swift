@@ -6,7 +6,7 @@
 //       daemon that won it while running or waiting, the canceller of nothing
 //   (o) the owner's lock (LinuxAIO: the context's)
 //   (q) the lock of the queue that the job is linked into
-//   (g) the order gate's lock
+//   (g) the lock of the gate that the job is in
 //   (t) the job table's lock
 
 import CLibAIO
@@ -20,6 +20,12 @@ public enum JobOperation: UInt8, Sendable {
     case poll
     /// Signals an eventfd of the program when a sleeper in io_pgetevents must wake.
     case notify
+}
+
+/// The interface that a request came by; its hooks are told when the job is done.
+public enum Face: UInt8, Sendable {
+    case linux
+    case posix
 }
 
 /// struct iovec, with the address as a number: the layer never follows it.
@@ -43,7 +49,7 @@ public struct Job: ~Copyable {
 
     let state: Atomic<UInt32>  // (s)
     public internal(set) var index: UInt32  // constant once opened
-    public internal(set) var generation: UInt32  // (t)
+    public let generation: Atomic<UInt32>  // (t) to write
     public var queueNext: UInt32  // (q)
     public var ownerPrevious: UInt32  // (o)
     public var ownerNext: UInt32  // (o)
@@ -52,7 +58,10 @@ public struct Job: ~Copyable {
     public var gateStart: Int64  // (g) bytes that the gated read covers
     public var gateEnd: Int64  // (g)
 
+    public var face: Face  // (w)
     public var operation: JobOperation  // (w)
+    /// The place in the run queue: 0 comes first.
+    public var priority: UInt8  // (w)
     /// A buffered read or write: under the kernel's AIO it would have completed in io_submit.
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
@@ -62,6 +71,12 @@ public struct Job: ~Copyable {
     public var isParked: Bool  // (g)
     /// Set by a canceller; the daemon looks at it when told that cancellations are pending.
     public let cancelRequested: Atomic<Bool>
+    /// The face's own: who sleeps for this very job, as bits.
+    public let sleepers: Atomic<UInt32>
+    /// The face's own: the program's record that the job is for, until the job is used again.
+    public let subject: Atomic<UInt>
+    /// The face's own: set by whoever publishes the job, a daemon or a canceller.
+    public let isPublished: Atomic<Bool>
     public var rwFlags: Int32  // (w)
     public var ioPriority: UInt16  // (w)
     public var pollEvents: UInt32  // (w)
@@ -98,7 +113,9 @@ public typealias JobRef = Ref<Job>
 extension Ref where Pointee == Job {
     /// Index and generation in one word, the job's name outside the table.
     @inline(__always)
-    public var name: UInt64 { UInt64(it.generation) << 32 | UInt64(it.index) }
+    public var name: UInt64 {
+        UInt64(it.generation.load(ordering: .relaxed)) << 32 | UInt64(it.index)
+    }
 
     /// The result of a job that was taken back: the kernel's io_cancel gives a cancelled poll
     /// the result 0.

@@ -9,9 +9,22 @@
 import CLibAIO
 public import Synchronization
 
-/// How the table tells a face that one of its jobs is done. The argument is the job's address.
 /// Called by daemons, never with a lock of the paths held.
 public typealias CompletionHook = @convention(c) (UInt) -> Void
+
+/// How the table tells a face that one of its jobs is done.
+public struct FaceHooks {
+    /// Makes the result visible; the argument is the job's address.
+    public var publish: CompletionHook?
+    /// Lets sleepers see it; the argument is the job's owner, for the job is free by then. The
+    /// program's eventfd is signalled between the two.
+    public var wake: CompletionHook?
+
+    public init(publish: CompletionHook?, wake: CompletionHook?) {
+        self.publish = publish
+        self.wake = wake
+    }
+}
 
 /// One array of 1,024 vectors, for requests with more vectors than fit into the job.
 public struct VectorBlock: ~Copyable {
@@ -36,11 +49,9 @@ public struct JobTable: ~Copyable {
     /// Jobs that are not free.
     public let inUse: Atomic<UInt32>
 
-    /// What the Linux face does with its finished jobs; constant once the face exists.
-    /// `publish` makes the event visible, `wake` lets sleepers see it; the program's eventfd is
-    /// signalled between the two.
-    public var publish: CompletionHook?
-    public var wake: CompletionHook?
+    /// What each face does with its finished jobs; constant once the face exists.
+    public var linuxHooks: FaceHooks
+    public var posixHooks: FaceHooks
 
     static let vectorBlocksMax = 4096
 
@@ -79,8 +90,8 @@ public struct JobTable: ~Copyable {
         vectorFreeHead = Job.none
         self.limits = limits
         inUse = Atomic(0)
-        publish = nil
-        wake = nil
+        linuxHooks = FaceHooks(publish: nil, wake: nil)
+        posixHooks = FaceHooks(publish: nil, wake: nil)
     }
 }
 
@@ -103,6 +114,11 @@ extension Ref where Pointee == JobTable {
         job.it.isGated = false
         job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)
+        job.it.sleepers.store(0, ordering: .relaxed)
+        job.it.subject.store(0, ordering: .relaxed)
+        job.it.isPublished.store(false, ordering: .relaxed)
+        job.it.face = .linux
+        job.it.priority = 0
         job.it.rwFlags = 0
         job.it.ioPriority = 0
         job.it.pollEvents = 0
@@ -121,7 +137,7 @@ extension Ref where Pointee == JobTable {
     public func free(_ job: JobRef, from state: JobState) {
         it.lock.lock()
         if job.it.vectorBlock != Job.none { releaseVectorsLocked(job.it.vectorBlock) }
-        job.it.generation &+= 1
+        job.it.generation.add(1, ordering: .relaxed)
         let changed = job.transition(from: state, to: .free)
         assert(changed, "freed a job that somebody else owned")
         job.it.queueNext = it.freeHead
@@ -139,7 +155,37 @@ extension Ref where Pointee == JobTable {
         let index = UInt32(truncatingIfNeeded: name)
         if index >= it.jobs.opened { return nil }
         let job = it.jobs[index]
-        return job.it.generation == UInt32(truncatingIfNeeded: name >> 32) ? job : nil
+        let generation = job.it.generation.load(ordering: .relaxed)
+        return generation == UInt32(truncatingIfNeeded: name >> 32) ? job : nil
+    }
+
+    /// The hooks of the face that a job belongs to.
+    @inline(__always)
+    public func hooks(of face: Face) -> FaceHooks {
+        face == .linux ? it.linuxHooks : it.posixHooks
+    }
+
+    /// Waits until no write or fsync on a file is queued or running, at most 30 s: at exit,
+    /// nothing that was accepted as a write may be lost. Reads go with the process.
+    public func awaitWrites() {
+        for _ in 0..<30_000 {
+            if it.inUse.load(ordering: .acquiring) == 0 || !hasWrites() { return }
+            System.sleep(nanoseconds: 1_000_000)
+        }
+    }
+
+    private func hasWrites() -> Bool {
+        var found = false
+        forEachJob { job in
+            let state = job.state
+            if (state == .queued || state == .running) && !job.it.isStream
+                && job.it.operation != .read && job.it.operation != .poll
+                && job.it.operation != .notify
+            {
+                found = true
+            }
+        }
+        return found
     }
 
     /// Calls `body` with every job that was ever used; for cancellation, which is rare.

@@ -14,11 +14,20 @@ public func environmentValue(_ name: StaticString) -> UnsafeMutablePointer<CChar
 public struct Limits {
     /// Most daemons that the pool of threads runs at once (IOCTX_MAX_AIO_PROCS, 1...1024).
     public var maxAioProcs: UInt32 = 32
+    /// Idle workers of the pool that stay for `aiodLifetimeMs`; those beyond stay for
+    /// `aiodTimeoutMs` (IOCTX_TARGET_AIO_PROCS, 0...1024).
+    public var targetAioProcs: UInt32 = 4
     /// Most jobs that wait or run at once in the process, beyond which io_submit answers -EAGAIN
     /// (IOCTX_MAX_AIO_QUEUE_PER_PROC).
     public var maxAioQueuePerProc: UInt32 = 1 << 20
+    /// Most direct requests of POSIX AIO that are with the kernel's own AIO at once; those beyond
+    /// go to a daemon (IOCTX_MAX_BUF_AIO).
+    public var maxBufAio: UInt32 = 256
     /// How long an idle daemon stays, in milliseconds (IOCTX_AIOD_LIFETIME).
     public var aiodLifetimeMs: UInt32 = 2000
+    /// How long an idle worker beyond `targetAioProcs` stays, in milliseconds
+    /// (IOCTX_AIOD_TIMEOUT).
+    public var aiodTimeoutMs: UInt32 = 500
     /// The process's own quota of io_setup's events (IOCTX_AIO_MAX_NR, else fs.aio-max-nr, which
     /// is read but not consumed).
     public var aioMaxNr: UInt32 = 65536
@@ -29,16 +38,27 @@ public struct Limits {
         min(maxAioQueuePerProc, max(65_536, UInt32(clamping: UInt64(aioMaxNr) &* 4)))
     }
 
+    public init() {}
+
     public static func fromEnvironment() -> Limits {
         var limits = Limits()
         if let value = environmentNumber("IOCTX_MAX_AIO_PROCS") {
             limits.maxAioProcs = min(max(value, 1), 1024)
         }
+        if let value = environmentNumber("IOCTX_TARGET_AIO_PROCS") {
+            limits.targetAioProcs = min(value, 1024)
+        }
         if let value = environmentNumber("IOCTX_MAX_AIO_QUEUE_PER_PROC") {
             limits.maxAioQueuePerProc = min(max(value, 1), 1 << 24)
         }
+        if let value = environmentNumber("IOCTX_MAX_BUF_AIO") {
+            limits.maxBufAio = min(max(value, 1), 65_536)
+        }
         if let value = environmentNumber("IOCTX_AIOD_LIFETIME") {
             limits.aiodLifetimeMs = min(max(value, 1), 3_600_000)
+        }
+        if let value = environmentNumber("IOCTX_AIOD_TIMEOUT") {
+            limits.aiodTimeoutMs = min(max(value, 1), 3_600_000)
         }
         if let value = environmentNumber("IOCTX_AIO_MAX_NR")
             ?? numberInFile("/proc/sys/fs/aio-max-nr")

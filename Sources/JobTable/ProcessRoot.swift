@@ -11,13 +11,14 @@ import CLibAIO
 public import Synchronization
 
 public struct ProcessRoot: ~Copyable {
-    /// Serialises the creation of the three below.
+    /// Serialises the creation of those below.
     public let creationLock: FutexLock
-    /// Addresses of the job table, the paths' engine and the Linux face; 0 until created.
+    /// Addresses of the job table, the paths' engine and the faces; 0 until created.
     /// Written under the creation lock, read by anybody.
     public let jobTable: Atomic<UInt>
     public let engine: Atomic<UInt>
     public let linuxFace: Atomic<UInt>
+    public let posixFace: Atomic<UInt>
 }
 
 /// The address of the root page; 0 before the first call that needs one. Survives fork: the page

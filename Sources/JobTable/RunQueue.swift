@@ -1,4 +1,5 @@
-// The run queue: jobs handed over and not yet won by a daemon, first in, first out.
+// The run queue: jobs handed over and not yet won by a daemon, in the order of their priority and,
+// among equals, first in, first out.
 
 public struct RunQueue: ~Copyable {
     /// (q) guards the links; held for a few instructions only.
@@ -15,22 +16,37 @@ public struct RunQueue: ~Copyable {
         count = Atomic(0)
     }
 
-    /// Appends a chain of jobs in state queued, linked by `queueNext` from `first` to `last`.
+    /// Appends a chain of jobs in state queued, linked by `queueNext` from `first` to `last`, all of
+    /// one priority.
     public mutating func append(
         _ table: Ref<JobTable>, first: JobRef, last: JobRef, count added: UInt32
     ) {
         lock.lock()
-        last.it.queueNext = Job.none
-        if tail == Job.none {
+        let previous = predecessorLocked(table, priority: first.it.priority)
+        if previous == Job.none {
+            last.it.queueNext = head
             head = first.it.index
         } else {
-            table.job(at: tail).it.queueNext = first.it.index
+            last.it.queueNext = table.job(at: previous).it.queueNext
+            table.job(at: previous).it.queueNext = first.it.index
         }
-        tail = last.it.index
+        if previous == tail { tail = last.it.index }
         // Sequentially consistent: pairs with the daemon's look at the count after it has said
         // that it sleeps.
         count.add(added, ordering: .sequentiallyConsistent)
         lock.unlock()
+    }
+
+    /// The last job that comes before a new one of that priority: the tail, as a rule.
+    private func predecessorLocked(_ table: Ref<JobTable>, priority: UInt8) -> UInt32 {
+        if tail == Job.none || table.job(at: tail).it.priority <= priority { return tail }
+        var previous = Job.none
+        var next = head
+        while next != Job.none && table.job(at: next).it.priority <= priority {
+            previous = next
+            next = table.job(at: next).it.queueNext
+        }
+        return previous
     }
 
     /// Takes the first job, or nil. Its `queueNext` is its former successor.

@@ -138,4 +138,13 @@ extension Atomic<UInt32> {
                 Int(count))
         }
     }
+
+    /// Wakes those whose bits are among these.
+    public borrowing func wake(bits: UInt32) {
+        unsafe withUnsafePointer(to: self) {
+            _ = systemCall(
+                Int32(SYS_futex), Int(bitPattern: $0),
+                Int(FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG), Int(Int32.max), 0, 0, Int(bits))
+        }
+    }
 }

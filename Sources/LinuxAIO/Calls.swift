@@ -121,16 +121,10 @@ public enum LinuxAIO {
             context, minimum, maximum, events, timeout: timeout, sigmask: mask.address)
     }
 
-    /// At exit: nothing that was accepted as a write may be lost, so what is still queued or
-    /// running is awaited. Reads are not: their buffers go with the process.
+    /// At exit: what was accepted as a write is awaited.
     public static func rundown() {
         guard let face = LinuxFace.current, !CurrentThread().interruptedLayer else { return }
-        for _ in 0..<30_000 {
-            if face.it.table.it.inUse.load(ordering: .acquiring) == 0 || !face.hasWrites() {
-                return
-            }
-            System.sleep(nanoseconds: 1_000_000)
-        }
+        face.it.table.awaitWrites()
     }
 
     // MARK: Entering and leaving
@@ -208,20 +202,5 @@ extension Ref where Pointee == LinuxFace {
         context.it.lock.unlock()
         if announce { it.engine.announceCancellations() } else { it.engine.nudge() }
         return result
-    }
-
-    /// True while a write or an fsync on a file is queued or running.
-    fileprivate func hasWrites() -> Bool {
-        var found = false
-        it.table.forEachJob { job in
-            let state = job.state
-            if (state == .queued || state == .running) && !job.it.isStream
-                && job.it.operation != .read && job.it.operation != .poll
-                && job.it.operation != .notify
-            {
-                found = true
-            }
-        }
-        return found
     }
 }

@@ -62,8 +62,9 @@ struct LinuxFace: ~Copyable {
                 processors: Limits.possibleProcessors(),
                 memory: UserMemory.fromEnvironment(), contexts: contexts, arena: arena,
                 heads: heads))
-        table.it.publish = { job in LinuxFace.publish(job) }
-        table.it.wake = { context in LinuxFace.jobAnnounced(context) }
+        table.it.linuxHooks = FaceHooks(
+            publish: { job in LinuxFace.publish(job) },
+            wake: { context in LinuxFace.jobAnnounced(context) })
         root.it.linuxFace.store(face.address, ordering: .releasing)
         return face
     }

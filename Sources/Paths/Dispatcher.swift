@@ -12,6 +12,9 @@ import Synchronization
 
 /// One request of a face, validated as far as that needs no look at the file.
 public struct Request {
+    public var face = Face.linux
+    /// Its place in the run queue: 0 comes first. All jobs of a batch must have the same.
+    public var priority: UInt8 = 0
     public var operation: JobOperation
     public var descriptor: Int32
     /// Address of `vectorCount` vectors, readable until `start` returns.
@@ -74,6 +77,10 @@ public struct Batch: ~Copyable {
     var lastIndex = Job.none
     var lastEventfd: Int32 = -1
     var lastEventfdIndex = Job.none
+    /// Jobs for the kernel's AIO, and their station.
+    var native: Ref<Station>?
+    var nativeFirst: JobRef?
+    var nativeLast: JobRef?
 
     @inline(__always)
     public init() {}
@@ -157,7 +164,7 @@ extension Ref where Pointee == EngineRecord {
     /// Looks the file up and decides. `attempted` is the result of a read with RWF_NOWAIT that
     /// was made on the strength of the hint.
     @inline(never)
-    private func startSlowly(
+    public func startSlowly(
         _ request: inout Request, _ batch: inout Batch, attempted: Int?
     ) -> Outcome {
         var facts = FileFacts()
@@ -186,7 +193,9 @@ extension Ref where Pointee == EngineRecord {
     private func startTransfer(
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
     ) -> Outcome {
-        let refusal = FileChecks.refusal(of: request, facts)
+        let refusal =
+            request.face == .linux
+            ? FileChecks.refusal(of: request, facts) : FileChecks.accessRefusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
         let outcome = chooseTransfer(&request, &batch, facts, attempted: attempted)
         // Flags that the file does not take are refused, not reported in an event.
@@ -211,6 +220,9 @@ extension Ref where Pointee == EngineRecord {
         case .direct:
             if isWrite && mustNotDefer(request, facts) { return .completed(transferNow(request)) }
             if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
+            if request.face == .posix, let outcome = postponeNative(request, &batch, facts) {
+                return outcome
+            }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break
@@ -290,8 +302,10 @@ extension Ref where Pointee == EngineRecord {
     private func startStream(
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome {
-        // sock_read_iter and sock_write_iter in net/socket.c.
-        if facts.isSocket && request.offset != 0 { return .completed(failure(ESPIPE)) }
+        // sock_read_iter and sock_write_iter in net/socket.c; POSIX has no offset there.
+        if facts.isSocket && request.offset != 0 && request.face == .linux {
+            return .completed(failure(ESPIPE))
+        }
         // The C library's calls never ask such a file for nothing; the kernel's AIO does, and
         // counters want eight bytes.
         if facts.isAnonymous && request.length == 0 { return .completed(failure(EINVAL)) }
@@ -349,7 +363,7 @@ extension Ref where Pointee == EngineRecord {
     private func awaitReads(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
-        if it.gate.count.load(ordering: .acquiring) == 0 { return true }
+        if it.gate.count.load(ordering: .acquiring) == 0 || request.face == .posix { return true }
         // The reads may be in this very batch.
         handOver(&batch)
         nudge()

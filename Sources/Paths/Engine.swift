@@ -59,6 +59,7 @@ public struct EngineRecord: ~Copyable {
     let table: Ref<JobTable>  // constant
     public var gate: OrderGate
     public let streams: StreamGate
+    var syncs: SyncGate
 
     /// Serialises the start of stations; guards everything that says (e).
     let startLock = FutexLock()
@@ -67,14 +68,18 @@ public struct EngineRecord: ~Copyable {
     /// Address of the pool that takes fsyncs beside a daemon on io_uring, which would pass them on
     /// to a thread of the kernel's and wait for that: two wake-ups more than a pool's worker needs.
     let syncStation = Atomic<UInt>(0)
+    /// Address of the station of the kernel's AIO; 0 when there is none at the moment.
+    let nativeStation = Atomic<UInt>(0)
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
     let stations = Atomic<UInt>(0)
-    /// io_uring cannot be had in this process, ever.
+    /// io_uring, or the kernel's AIO, cannot be had in this process, ever.
     var uringIsHopeless = false  // (e)
-    /// After a failed start, nobody tries again before this time on the monotonic clock; the first
-    /// is for `station`, the second for `syncStation`.
+    let nativeIsHopeless = Atomic<Bool>(false)  // (e) to write
+    /// After a failed start, nobody tries again before this time on the monotonic clock: one for
+    /// each of the three stations.
     let retryAtNs = Atomic<UInt64>(0)
     let syncRetryAtNs = Atomic<UInt64>(0)
+    let nativeRetryAtNs = Atomic<UInt64>(0)
 
     /// Hints about descriptors: see FileKind.swift.
     let hints: UInt
@@ -87,6 +92,7 @@ public struct EngineRecord: ~Copyable {
         self.table = table
         self.hints = hints
         gate = OrderGate()
+        syncs = SyncGate()
     }
 
     /// The process's engine, made if necessary. The caller holds the root's creation lock.
@@ -129,6 +135,12 @@ extension Ref where Pointee == EngineRecord {
         guard let pool else { return station }
         station.release()
         return pool
+    }
+
+    /// The station of the kernel's AIO, which has no other to stand for it.
+    func acquireNativeStation() -> Ref<Station>? {
+        if it.nativeIsHopeless.load(ordering: .relaxed) { return nil }
+        return acquire(it.nativeStation, retryAt: it.nativeRetryAtNs) { startNativeLocked() }
     }
 
     private func acquire(
@@ -175,6 +187,18 @@ extension Ref where Pointee == EngineRecord {
             expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
         _ = it.syncStation.compareExchange(
             expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+        _ = it.nativeStation.compareExchange(
+            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+    }
+
+    private func startNativeLocked() -> Bool {
+        guard KernelAIO.isUsable(), let station = idleStation(.native), station.start() == 0 else {
+            // Such as -EAGAIN: the system's contexts are used up.
+            it.nativeIsHopeless.store(true, ordering: .relaxed)
+            return false
+        }
+        it.nativeStation.store(station.address, ordering: .releasing)
+        return true
     }
 
     private func startLocked() -> Bool {
@@ -214,11 +238,13 @@ extension Ref where Pointee == EngineRecord {
         return station
     }
 
-    /// A job was taken back while queued: if the stream gate has it, its daemon gets it now.
+    /// A job was taken back while queued: if a gate has it, its daemon gets it now.
     public func deliverCancelled(_ job: JobRef) {
-        if job.it.isStream && it.streams.unpark(job) {
-            Ref<Station>(address: job.it.station)?.requeue(job)
-        }
+        if unpark(job) { Ref<Station>(address: job.it.station)?.requeue(job) }
+    }
+
+    func unpark(_ job: JobRef) -> Bool {
+        job.it.isStream ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.

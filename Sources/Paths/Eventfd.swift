@@ -10,7 +10,7 @@ import JobTable
 
 public enum Eventfd {
     /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
-    static func check(_ descriptor: Int32) -> Int {
+    public static func check(_ descriptor: Int32) -> Int {
         var status = stat()
         let result = System.status(of: descriptor, into: &status)
         if result < 0 || isPathOnly(descriptor) { return failure(EBADF) }

@@ -26,8 +26,9 @@ enum FileChecks {
             let result = flagsRefusal(of: request, facts)
             if result < 0 { return result }
         }
+        let access = accessRefusal(of: request, facts)
+        if access < 0 { return access }
         let isWrite = request.operation == .write
-        if isWrite ? !facts.isWritable : !facts.isReadable { return failure(EBADF) }
         if isWrite ? !facts.hasWrite : !hasRead(request.descriptor, facts) {
             return failure(EINVAL)
         }
@@ -46,6 +47,12 @@ enum FileChecks {
                 || result == failure(ESPIPE) || result == failure(EISDIR)
                 || result == failure(EOPNOTSUPP) || result == failure(EAGAIN)
                 || result == failure(EINTR))
+    }
+
+    /// -EBADF for a file that is not open for the transfer, or 0.
+    static func accessRefusal(of request: Request, _ facts: FileFacts) -> Int {
+        let isOpen = request.operation == .write ? facts.isWritable : facts.isReadable
+        return isOpen ? 0 : failure(EBADF)
     }
 
     /// include/linux/fs.h, kiocb_set_rw_flags; before the access mode.

@@ -52,9 +52,17 @@ extension Ref where Pointee == EngineRecord {
         if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
             batch.needsManager = true
         }
-        if job.it.isStream { it.streams.enter(it.table, job) }
+        if job.it.isStream {
+            it.streams.enter(it.table, job)
+        } else if request.face == .posix {
+            it.syncs.enter(it.table, job)
+            // Workers take what they are given; the manager asks the gate.
+            if request.operation == .fsync || request.operation == .fdatasync {
+                batch.needsManager = true
+            }
+        }
         if job.it.isBuffered && job.it.operation == .read {
-            it.gate.enter(it.table, job)
+            if request.face == .linux { it.gate.enter(it.table, job) }
             // The read that answered "not now" has started the disk; only the copy is left.
             if request.resfd >= 0 { batch.isUrgent = true }
         } else {
@@ -92,6 +100,13 @@ extension Ref where Pointee == EngineRecord {
     /// `isAwaited` tells whether somebody sleeps for one of the events by now; cold buffered
     /// reads that nobody waits for yet may be picked up a little later, with others.
     public func handOver(_ batch: inout Batch, isAwaited: () -> Bool = { true }) {
+        if let station = batch.native {
+            if let first = batch.nativeFirst { station.submitToKernel(first) }
+            station.release()
+            batch.native = nil
+            batch.nativeFirst = nil
+            batch.nativeLast = nil
+        }
         guard let station = batch.station else { return }
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
@@ -189,7 +204,9 @@ extension Ref where Pointee == EngineRecord {
     // MARK: The job
 
     /// Fills a job in from a request. False when there is no room for its vectors.
-    private func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
+    func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
+        job.it.face = request.face
+        job.it.priority = request.priority
         job.it.operation = request.operation
         job.it.descriptor = request.descriptor
         job.it.resfd = request.resfd
@@ -239,6 +256,10 @@ extension Ref where Pointee == EngineRecord {
         case .poll, .notify:
             return .refused(failure(EAGAIN))
         case .read, .write:
+            // A call of POSIX AIO returns, whatever the other end of a pipe does.
+            if isStream && request.face == .posix {
+                return done > 0 ? .completed(done) : .refused(failure(EAGAIN))
+            }
             // From the start again: reading twice is harmless, and what a stream has taken is
             // reported as the short count that it is.
             if done > 0 && isStream { return .completed(done) }

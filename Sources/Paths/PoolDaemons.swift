@@ -722,15 +722,19 @@ extension Ref where Pointee == Station {
 
     /// A worker's life: work, wait, and leave when nothing came for a while.
     fileprivate func work() {
-        let lifetimeNs = UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000
         while true {
             workOff()
+            let limits = it.table.it.limits
+            let isBeyondTarget =
+                it.pool.workers.load(ordering: .relaxed) > limits.targetAioProcs
+            let lifetimeMs = isBeyondTarget ? limits.aiodTimeoutMs : limits.aiodLifetimeMs
             let seen = it.pool.workSignal.load(ordering: .sequentiallyConsistent)
             it.pool.idleWorkers.add(1, ordering: .sequentiallyConsistent)
             var result = 0
             if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 {
                 result = it.pool.workSignal.wait(
-                    while: seen, until: System.monotonicNs() &+ lifetimeNs)
+                    while: seen,
+                    until: System.monotonicNs() &+ UInt64(lifetimeMs) &* 1_000_000)
             }
             it.pool.idleWorkers.subtract(1, ordering: .sequentiallyConsistent)
             if result == failure(ETIMEDOUT)

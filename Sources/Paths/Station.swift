@@ -45,6 +45,7 @@ struct Station: ~Copyable {
 
     var uring = UringDaemon()
     var pool = PoolDaemons()
+    var native = NativeDaemon()
 
     private init(kind: Engine, engine: Ref<EngineRecord>, files: consuming HeldFiles) {
         self.kind = kind
@@ -93,7 +94,8 @@ extension Ref where Pointee == Station {
     /// True when the descriptor that leads to the daemon is still ours: programs close what they
     /// do not know, and the number may be a stranger's by now.
     func isReachable() -> Bool {
-        isGate(it.kind == .uring ? it.uring.parking.descriptor : it.pool.sender)
+        it.kind == .native
+            || isGate(it.kind == .uring ? it.uring.parking.descriptor : it.pool.sender)
     }
 
     func isGate(_ descriptor: Int32) -> Bool {
@@ -113,7 +115,9 @@ extension Ref where Pointee == Station {
     func kick() {
         switch it.kind {
         case .uring: ringDoorbell()
-        default: kickPool()
+        case .threads: kickPool()
+        // Nothing of the kernel's waits in a queue.
+        default: break
         }
     }
 
@@ -161,9 +165,11 @@ extension Ref where Pointee == Station {
         }
         let argument = unsafe UnsafeMutableRawPointer(pointer)
         let error =
-            it.kind == .uring
-            ? unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument)
-            : unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument)
+            switch it.kind {
+            case .uring: unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument)
+            case .native: unsafe ioctx_thread_start({ unsafe NativeDaemon.main($0) }, argument)
+            default: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument)
+            }
         if error != 0 {
             if it.kind == .threads { closeSender() }
             it.state.store(Station.dead, ordering: .releasing)
@@ -275,36 +281,58 @@ extension Ref where Pointee == Station {
         }
         if job.it.isStream {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
+        } else if job.it.face == .posix {
+            var next = it.engine.it.syncs.leave(it.table, job)
+            while let sync = next {
+                next =
+                    sync.it.queueNext == Job.none ? nil : it.table.job(at: sync.it.queueNext)
+                requeue(sync)
+            }
         } else {
             it.engine.it.gate.leave(it.table, job)
         }
         dropHeld(job.it.heldFile)
         job.it.heldFile = Job.none
         _ = job.transition(from: state, to: .finished)
-        if job.it.operation != .notify { it.table.it.publish?(job.address) }
+        if job.it.operation != .notify {
+            it.table.hooks(of: job.it.face).publish?(job.address)
+        }
     }
 
-    /// Gives a job that was parked in the stream gate back to its daemon.
+    /// Gives a job that was parked in a gate back to its daemon.
     func requeue(_ job: JobRef) {
         guard let station = Ref<Station>(address: job.it.station) else { return }
         station.it.queue.append(it.table, first: job, last: job, count: 1)
         station.kick()
+        station.release()
     }
 
-    /// For the daemon that took a stream job: true when it may start it now.
+    /// For the daemon that took a job: true when it may start it now. A parked job keeps the
+    /// daemon, which holds its file, from leaving.
     func mayStart(_ job: JobRef) -> Bool {
-        if !job.it.isStream || it.engine.it.streams.mayStart(it.table, job) { return true }
+        let isSync = job.it.operation == .fsync || job.it.operation == .fdatasync
+        if !job.it.isStream && !isSync { return true }
+        it.users.add(1, ordering: .sequentiallyConsistent)
+        let mayStart =
+            job.it.isStream
+            ? it.engine.it.streams.mayStart(it.table, job)
+            : it.engine.it.syncs.mayStart(it.table, job)
         // Cancelled before it was parked: nobody else will give it back.
-        return job.state == .cancelled && it.engine.it.streams.unpark(job)
+        if mayStart || job.state == .cancelled && it.engine.unpark(job) {
+            release()
+            return true
+        }
+        return false
     }
 
     /// Wakes the sleepers of a published job and frees it.
     func announce(_ job: JobRef) {
         let owner = job.it.owner
         let isNotify = job.it.operation == .notify
+        let face = job.it.face
         dropHeld(job.it.heldEventfd)
         it.table.free(job, from: .finished)
-        if !isNotify { it.table.it.wake?(owner) }
+        if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
     /// The signal that the kernel would have sent to the thread that submitted the write.

@@ -45,10 +45,7 @@ struct Doctor: ParsableCommand {
             }
         }
         if json {
-            let encoder = JSONEncoder()
-            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-            encoder.keyEncodingStrategy = .convertToSnakeCase
-            try Output.write(String(decoding: encoder.encode(report), as: UTF8.self) + "\n")
+            try Output.write(Output.json(report))
         } else {
             try Output.write(report.text)
         }

@@ -19,7 +19,10 @@ struct IOCtx: ParsableCommand {
             'ioctx help SUBCOMMAND' has the options and more examples.
             """,
         version: "0.1.0",
-        subcommands: [Run.self, Doctor.self, Probe.self, Copy.self, Verify.self, Bench.self])
+        subcommands: [
+            Run.self, Doctor.self, Probe.self, Copy.self, Verify.self, LimitsCommand.self,
+            Bench.self,
+        ])
 
     static func main() {
         do {

@@ -6,12 +6,12 @@ struct Installation {
     let tool: Path
     let library: Path
 
-    /// With the library that is named, or the drop-in beside this tool.
-    init(library named: String?) throws(Failure) {
+    /// With the library that is named, or the one of that name beside this tool.
+    init(library named: String?, or standard: String = "libaio.so.1") throws(Failure) {
         guard let tool = Path("/proc/self/exe").resolved() else {
             throw Failure("cannot find this tool without /proc")
         }
-        let wanted = named ?? "\(tool.folder)../lib/libaio.so.1"
+        let wanted = named ?? "\(tool.folder)../lib/\(standard)"
         guard let found = Path(wanted).resolved() else {
             throw Failure(
                 "cannot find the library '\(wanted)': build it with Scripts/build, or name it "

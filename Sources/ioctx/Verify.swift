@@ -9,6 +9,10 @@ enum AgainstChoice: String, CaseIterable, ExpressibleByArgument {
     case kernel, none
 }
 
+enum FaceChoice: String, CaseIterable, ExpressibleByArgument {
+    case linux, posix
+}
+
 struct Verify: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
@@ -24,6 +28,11 @@ struct Verify: ParsableCommand {
               ioctx verify --engine threads --only 'poll/*'
               ioctx verify --library /usr/lib/ioctx/libaio.so.1 --junit report.xml
               ioctx verify --list
+              ioctx verify --face posix
+
+            With --face posix, the cases of POSIX AIO run on the C library's own and on
+            libposixaio.so.1 beside this tool; what only FreeBSD has, or the C library leaves
+            undefined, is compared with what the standard says.
 
             The last line is 'N passed, N failed, N skipped'. Exit status: 0 when nothing
             failed, 1 when something did, 77 when all cases were skipped.
@@ -33,6 +42,9 @@ struct Verify: ParsableCommand {
 
     @Option(help: "What to compare with: kernel, or none for the recorded answers alone.")
     var against = AgainstChoice.kernel
+
+    @Option(help: "Which interface to compare: linux, or posix for <aio.h>.")
+    var face = FaceChoice.linux
 
     @Option(help: ArgumentHelp("Only cases like this: a part of the name, or a shell pattern."))
     var only: String?
@@ -69,15 +81,19 @@ struct Verify: ParsableCommand {
 
     func validate() throws {
         guard jobs > 0 else { throw ValidationError("--jobs must be at least 1") }
+        guard face == .linux || against == .kernel && !record else {
+            throw ValidationError("the C library's answers are not recorded: leave --against out")
+        }
     }
 
     func run() throws {
         if let childCase, let childSide, let dir {
             ChildTask(name: childCase, side: childSide, folder: dir, engine: engine?.rawValue).run()
         }
-        let cases = Catalog.matching(only)
+        let cases = Catalog.matching(only, of: face == .linux ? Catalog.all : Catalog.posix)
         guard !cases.isEmpty else {
-            throw Failure("no case is like '\(only ?? "")': see 'ioctx verify --list'")
+            throw Failure(
+                "no case is like '\(only ?? "")': see 'ioctx verify --face \(face) --list'")
         }
         if list { return try Output.write(json ? listing(cases) : table(cases)) }
 
@@ -91,7 +107,7 @@ struct Verify: ParsableCommand {
             if let failed { throw failed }
             return
         }
-        if against == .kernel && !Runner.kernelHasAIO {
+        if face == .linux && against == .kernel && !Runner.kernelHasAIO {
             Failure.report("ioctx verify: no kernel AIO here, comparing with recorded answers")
             runner.usesRecorded = true
         }
@@ -99,7 +115,8 @@ struct Verify: ParsableCommand {
     }
 
     private func makeRunner() throws -> Runner {
-        let installation = try Installation(library: library)
+        let installation = try Installation(
+            library: library, or: face == .linux ? "libaio.so.1" : "libposixaio.so.1")
         let folder = try Installation.testFolder(dir)
         return Runner(
             tool: installation.tool.description, library: installation.library.description,
@@ -120,7 +137,10 @@ struct Verify: ParsableCommand {
     private func report(_ cases: [Case], _ runner: Runner) throws {
         var results = VerifyResults(
             reference: runner.usesRecorded
-                ? RecordedReference.description : "Linux \(SystemFacts.gather().kernel.release)",
+                ? RecordedReference.description
+                : face == .linux
+                    ? "Linux \(SystemFacts.gather().kernel.release)"
+                    : Runner.libraryVersion,
             library: runner.library, engine: engine?.rawValue ?? "auto")
         if runner.usesRecorded && !json {
             try Output.write("against answers \(RecordedReference.description)\n")

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
 need_commands gcc:gcc readelf:binutils nm:binutils ldconfig:libc-bin
 
 lib=$dist/lib
-libraries=(libaio.so.1 libaio.so.1t64 libioctx.so)
+libraries=(libaio.so.1 libaio.so.1t64 libioctx.so libposixaio.so.1)
 programs=$root/.build-tests/programs
 
 exports() {
@@ -33,6 +33,45 @@ symbols() {
     grep -qx 'syscall@@GLIBC_2.2.5' ours || fail "libioctx.so has no syscall()"
 }
 
+# POSIX AIO has each name and version that the C library has.
+posix_symbols() {
+    local library
+    exports "$(ldd "$lib/libposixaio.so.1" | awk '$1 == "libc.so.6" { print $3 }')" |
+        grep -E '^(aio_|lio_)' >system
+    [[ -s system ]] || fail "the C library has no POSIX AIO"
+    for library in libioctx.so libposixaio.so.1; do
+        exports "$lib/$library" | grep -E '^(aio_|lio_)' | grep -v '@IOCTX_' >ours
+        diff system ours || fail "$library exports other symbols (< the C library's, > ours)"
+    done
+    ! exports "$lib/libaio.so.1" | grep -E '^(aio_|lio_)' ||
+        fail "libaio.so.1 exports POSIX AIO"
+}
+
+# A program of one's own: the header, and linking.
+posix_program() {
+    cat >program.c <<'PROGRAM'
+#include <fcntl.h>
+#include <posixaio.h>
+#include <stdio.h>
+
+int main(void)
+{
+    char text[6] = "";
+    struct aiocb *done, request = {.aio_buf = text, .aio_nbytes = 5};
+
+    request.aio_fildes = open("data", O_RDONLY);
+    request.aio_sigevent.sigev_notify = SIGEV_NONE;
+    if (aio_read(&request) || aio_waitcomplete(&done, NULL) != 5 || done != &request)
+        return 1;
+    puts(text);
+    return 0;
+}
+PROGRAM
+    printf hello >data
+    gcc -Wall -Werror -I"$dist/include" program.c -L"$lib" -lposixaio -o program
+    expect_equal "output" hello "$(LD_LIBRARY_PATH=$lib ./program)"
+}
+
 dynamic_entries() {
     readelf -dW "$lib/$1" | sed -n "s/.*($2).*\[\(.*\)\]/\1/p"
 }
@@ -49,6 +88,7 @@ sonames() {
     expect_equal libaio.so.1 libaio.so.1 "$(dynamic_entries libaio.so.1 SONAME)"
     expect_equal libaio.so.1t64 libaio.so.1t64 "$(dynamic_entries libaio.so.1t64 SONAME)"
     # This name satisfies a program's own need of libaio.so.1.
+    expect_equal libposixaio.so.1 libposixaio.so.1 "$(dynamic_entries libposixaio.so.1 SONAME)"
     expect_equal libioctx.so libaio.so.1 "$(dynamic_entries libioctx.so SONAME)"
 }
 
@@ -115,6 +155,8 @@ unknown_engine() {
 
 try library_test_programs_build "$root/Tests/Programs/build" every_function switched_off
 try library_has_libaios_symbols symbols
+try library_has_the_c_librarys_posix_aio posix_symbols
+try library_links_posix_programs posix_program
 try library_needs_libc_only dependencies
 try library_sonames sonames
 try library_runs_on_old_glibc old_glibc

@@ -25,6 +25,9 @@ struct LimitExample: Codable, Sendable, CustomTestStringConvertible {
         case "IOCTX_MAX_AIO_PROCS": limits.maxAioProcs
         case "IOCTX_MAX_AIO_QUEUE_PER_PROC": limits.maxAioQueuePerProc
         case "IOCTX_AIOD_LIFETIME": limits.aiodLifetimeMs
+        case "IOCTX_TARGET_AIO_PROCS": limits.targetAioProcs
+        case "IOCTX_AIOD_TIMEOUT": limits.aiodTimeoutMs
+        case "IOCTX_MAX_BUF_AIO": limits.maxBufAio
         default: limits.aioMaxNr
         }
     }
@@ -48,6 +51,13 @@ struct LimitExample: Codable, Sendable, CustomTestStringConvertible {
             LimitExample("IOCTX_AIOD_LIFETIME", "50", 50),
             LimitExample("IOCTX_AIOD_LIFETIME", "0", 1),
             LimitExample("IOCTX_AIOD_LIFETIME", "99999999999999999999", 3_600_000),
+            LimitExample("IOCTX_TARGET_AIO_PROCS", "0", 0),
+            LimitExample("IOCTX_TARGET_AIO_PROCS", "2000", 1024),
+            LimitExample("IOCTX_AIOD_TIMEOUT", "20", 20),
+            LimitExample("IOCTX_AIOD_TIMEOUT", "0", 1),
+            LimitExample("IOCTX_MAX_BUF_AIO", "8", 8),
+            LimitExample("IOCTX_MAX_BUF_AIO", "0", 1),
+            LimitExample("IOCTX_MAX_BUF_AIO", "70000", 65_536),
             LimitExample("IOCTX_AIO_MAX_NR", "1000", 1000),
             LimitExample("IOCTX_AIO_MAX_NR", "0", 0),
             LimitExample("IOCTX_AIO_MAX_NR", "4294967296", UInt32.max),

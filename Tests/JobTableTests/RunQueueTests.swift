@@ -1,4 +1,4 @@
-// The run queue: first in, first out, from several submitters to one daemon.
+// The run queue: by priority, first in, first out, from several submitters to one daemon.
 
 import CLibAIO
 import Glibc
@@ -94,6 +94,22 @@ extension Ref where Pointee == SharedQueue {
             #expect(queue.count == 0)
             #expect(table.jobsInUse == 0)
         }
+    }
+
+    @Test("Jobs come in the order of their priority, and among equals in that of their hand-over")
+    func priorities() {
+        let table = makeTable()
+        let queue = makeQueue()
+        let jobs = [0, 20, 5, 0, 5, 20, 1].map { (priority: UInt8) in
+            let job = table.allocateQueued()
+            job.it.priority = priority
+            queue.it.queue.append(table, first: job, last: job, count: 1)
+            return job
+        }
+        for expected in [0, 3, 6, 2, 4, 1, 5] {
+            #expect(queue.it.queue.takeFirst(table) == jobs[expected])
+        }
+        #expect(queue.it.queue.takeFirst(table) == nil)
     }
 }
 

@@ -27,8 +27,8 @@ enum DaemonEngine: String, Codable, Sendable, CaseIterable {
 func makeEngine(_ choice: Engine) -> Ref<EngineRecord> {
     let root = Memory.record(ProcessRoot.self)!
     let table = JobTable.createLocked(in: root)!
-    table.it.publish = { Outbox.publish($0) }
-    table.it.wake = { Outbox.wake($0) }
+    table.it.linuxHooks = FaceHooks(
+        publish: { Outbox.publish($0) }, wake: { Outbox.wake($0) })
     return EngineRecord.createLocked(in: root, table: table, choice: choice)!
 }
 

@@ -44,6 +44,41 @@ int conformance_caught(void);
 /* Calls `body(argument)` from the handler instead of counting alone. */
 void conformance_on_signal(int number, int flags, void (*body)(void *), void *argument);
 
+/* ---- POSIX AIO ---- */
+
+/* struct aiocb; its own header would bring types that another module has defined differently. */
+struct conformance_aiocb {
+    int aio_fildes;
+    int aio_lio_opcode;
+    int aio_reqprio;
+    void *aio_buf;
+    size_t aio_nbytes;
+    uint64_t aio_sigevent[8];
+    uint64_t private_fields[4];
+    intptr_t aio_offset;
+    uint64_t reserved[4];
+};
+
+/* Fills in a struct sigevent. */
+void conformance_notify(void *event, int kind, int signal, int value);
+
+/* The same with SIGEV_THREAD; `body` gets `value`. `own_stack` asks for attributes. */
+void conformance_notify_thread(void *event, void (*body)(int), int value,
+                               int own_stack);
+
+/*
+ * From now on, `signal` with SA_SIGINFO: the handler counts, and remembers of the last one the
+ * si_code, and of each the si_value as a bit.
+ */
+void conformance_catch_values(int signal, int flags);
+int conformance_caught_code(void);
+unsigned long conformance_caught_values(void);
+
+/* Facts about the calling thread, for functions of SIGEV_THREAD. */
+int conformance_signals_blocked(void);
+int conformance_is_detached(void);
+size_t conformance_stack_size(void);
+
 /* ---- Bytes ---- */
 
 /* The byte at each offset of a pattern is known by its seed and the offset. */

@@ -1,0 +1,105 @@
+/* Threads that run the program's functions, and the sleep that pthread_cancel ends. */
+#include "posixaio_abi.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "system.h"
+
+int ioctx_notifier_start(void *(*body)(void *), void *argument)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    pthread_t thread;
+    int error = pthread_attr_init(&attributes);
+
+    if (error)
+        return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, body, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+/* As in the C library's own notification threads. */
+static void block_no_signal(void)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+}
+
+static void call(uintptr_t function, uintptr_t value)
+{
+    union sigval argument = {.sival_ptr = (void *)value};
+
+    ((void (*)(union sigval))function)(argument);
+}
+
+void ioctx_call_notification(uintptr_t function, uintptr_t value, void (*leave)(void *),
+                             void *argument)
+{
+    sigset_t all;
+
+    pthread_cleanup_push(leave, argument);
+    block_no_signal();
+    call(function, value);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    pthread_cleanup_pop(0);
+}
+
+struct notification {
+    uintptr_t function;
+    uintptr_t value;
+};
+
+static void *run_notification(void *argument)
+{
+    struct notification notification = *(struct notification *)argument;
+
+    free(argument);
+    block_no_signal();
+    call(notification.function, notification.value);
+    return NULL;
+}
+
+int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attributes)
+{
+    /* In a thread of ours, not on the way of a request. */
+    struct notification *notification = malloc(sizeof *notification);
+    pthread_t thread;
+    int error;
+
+    if (!notification)
+        return ENOMEM;
+    *notification = (struct notification){function, value};
+    error = pthread_create(&thread, (const pthread_attr_t *)attributes, run_notification,
+                           notification);
+    if (error)
+        free(notification);
+    return error;
+}
+
+int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
+                           const void *deadline)
+{
+    int type, result;
+
+    /* The thread holds no lock and no memory here, so it may end at any instruction. */
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+    result = (int)ioctx_syscall(SYS_futex, (intptr_t)word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG,
+                                expected, (intptr_t)deadline, 0, bits);
+    pthread_setcanceltype(type, NULL);
+    return result;
+}

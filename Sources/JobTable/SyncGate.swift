@@ -1,0 +1,109 @@
+// The order that POSIX gives to aio_fsync: it comes after the requests on its file that were made
+// before it, and waits for no others.
+//
+// Every deferred POSIX request on a file is in the gate, in the order of the calls. An aio_fsync
+// that has an earlier request of its file before it is parked: its daemon holds the file and goes
+// on with other jobs, and whoever finishes the last of the earlier ones gives it back.
+
+import CLibAIO
+import Synchronization
+
+public struct SyncGate: ~Copyable {
+    let lock: FutexLock
+    // Indexes plus one: zeroed memory is an empty gate.
+    private var first: UInt32 = 0  // (g)
+    private var last: UInt32 = 0  // (g)
+    /// Jobs in the gate that are parked.
+    private var parkedCount: UInt32 = 0  // (g)
+
+    public init() { lock = FutexLock() }
+
+    /// Enters a job behind all others; before it is handed over.
+    public mutating func enter(_ table: Ref<JobTable>, _ job: JobRef) {
+        lock.lock()
+        job.it.isGated = true
+        job.it.gatePrevious = last
+        job.it.gateNext = 0
+        if last == 0 {
+            first = job.it.index &+ 1
+        } else {
+            table.job(at: last &- 1).it.gateNext = job.it.index &+ 1
+        }
+        last = job.it.index &+ 1
+        lock.unlock()
+    }
+
+    /// Asked by the daemon that took the job. False when it must come after another that is not
+    /// done: the job is parked, and `leave` of the last of those, or `unpark`, gives it back.
+    public mutating func mayStart(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        if !job.it.isGated || !isSync(job) { return true }
+        lock.lock()
+        defer { lock.unlock() }
+        job.it.isParked = hasEarlierLocked(table, job)
+        if job.it.isParked { parkedCount &+= 1 }
+        return !job.it.isParked
+    }
+
+    /// Takes a finished job out. The jobs that waited for it and may start now, as a chain linked
+    /// by `queueNext`: the caller queues each with its station.
+    public mutating func leave(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
+        if !job.it.isGated { return nil }
+        lock.lock()
+        defer { lock.unlock() }
+        let previous = job.it.gatePrevious
+        let next = job.it.gateNext
+        if previous == 0 {
+            first = next
+        } else {
+            table.job(at: previous &- 1).it.gateNext = next
+        }
+        if next == 0 {
+            last = previous
+        } else {
+            table.job(at: next &- 1).it.gatePrevious = previous
+        }
+        job.it.isGated = false
+        var chain: JobRef?
+        var following = parkedCount == 0 || isSync(job) ? 0 : next
+        while following != 0 {
+            let later = table.job(at: following &- 1)
+            if later.it.isParked && isSameFile(later, job) && !hasEarlierLocked(table, later) {
+                later.it.isParked = false
+                parkedCount &-= 1
+                later.it.queueNext = chain?.it.index ?? Job.none
+                chain = later
+            }
+            following = later.it.gateNext
+        }
+        return chain
+    }
+
+    /// Takes a job that was cancelled out of its parking; true when the caller must queue it, so
+    /// that its daemon finishes it.
+    public mutating func unpark(_ job: JobRef) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        let wasParked = job.it.isParked
+        job.it.isParked = false
+        if wasParked { parkedCount &-= 1 }
+        return wasParked
+    }
+
+    private func hasEarlierLocked(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        var previous = job.it.gatePrevious
+        while previous != 0 {
+            let earlier = table.job(at: previous &- 1)
+            if !isSync(earlier) && isSameFile(earlier, job) { return true }
+            previous = earlier.it.gatePrevious
+        }
+        return false
+    }
+
+    private func isSync(_ job: JobRef) -> Bool {
+        job.it.operation == .fsync || job.it.operation == .fdatasync
+    }
+
+    private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {
+        one.it.inode == other.it.inode && one.it.device == other.it.device
+    }
+}

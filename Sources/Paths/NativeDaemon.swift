@@ -1,0 +1,156 @@
+// The kernel's own AIO for O_DIRECT requests of POSIX AIO: one context for the process, and a daemon
+// that sleeps for its events.
+//
+// The submitter calls io_submit(2) itself, once for each hand-over: the kernel holds the files, so
+// nothing travels. A request that wants an eventfd signalled takes another path: the kernel would
+// signal it before the daemon has published the outcome.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+struct NativeDaemon: ~Copyable {
+    /// The kernel's context; written before the station is ready.
+    var context: UInt = 0
+
+    static let eventsPerCall = 64
+    static let requestsPerCall = 32
+
+    static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+        guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
+        station.becomeDaemon(named: "aiod/k")
+        let made = KernelAIO.setup(events: station.it.table.it.limits.maxBufAio)
+        if made < 0 && made > -4096 {
+            station.started(made)
+            return nil
+        }
+        station.it.native.context = UInt(bitPattern: made)
+        station.started(0)
+        while !station.reapKernel() {}
+        return nil
+    }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// Makes a job for the kernel of a direct transfer; it runs when the batch is handed over. nil
+    /// when it must take another path.
+    func postponeNative(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Outcome? {
+        if it.choice != .automatic && it.choice != .native || request.resfd >= 0 { return nil }
+        // A write that makes the file longer would block in io_submit.
+        let end = request.offset &+ Int64(request.length)
+        if request.operation == .write && !facts.isBlock && end > Int64(facts.status.st_size) {
+            return nil
+        }
+        if batch.native == nil { batch.native = acquireNativeStation() }
+        guard let station = batch.native else { return nil }
+        let running = station.it.pool.running.add(1, ordering: .sequentiallyConsistent).oldValue
+        guard running < it.table.it.limits.maxBufAio, let job = it.table.allocate() else {
+            station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+            return nil
+        }
+        job.it.station = station.address
+        if !describe(job, request, facts) {
+            it.table.free(job, from: .preparing)
+            station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+            return nil
+        }
+        it.syncs.enter(it.table, job)
+        _ = job.transition(from: .preparing, to: .queued)
+        if let last = batch.nativeLast {
+            last.it.queueNext = job.it.index
+        } else {
+            batch.nativeFirst = job
+        }
+        batch.nativeLast = job
+        return .deferred(job)
+    }
+}
+
+extension Ref where Pointee == Station {
+    /// Submits a chain of jobs linked by `queueNext` to the kernel.
+    func submitToKernel(_ first: JobRef) {
+        var iocbs = InlineArray<32, iocb>(repeating: iocb())
+        var pointers = InlineArray<32, UInt>(repeating: 0)
+        var next: JobRef? = first
+        while next != nil {
+            var count = 0
+            while let job = next, count < NativeDaemon.requestsPerCall {
+                next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+                if job.transition(from: .queued, to: .running) {
+                    iocbs[count] = description(of: job)
+                    count += 1
+                } else {
+                    settleKernel(job, from: .cancelled, result: failure(ECANCELED))
+                }
+            }
+            withAddress(of: &iocbs) { base in
+                for index in 0..<count {
+                    pointers[index] = UInt(bitPattern: base &+ index &* MemoryLayout<iocb>.stride)
+                }
+            }
+            let submitted = withAddress(of: &pointers) {
+                KernelAIO.submit(it.native.context, count, UInt(bitPattern: $0))
+            }
+            // What the kernel does not take is done here.
+            for index in max(submitted, 0)..<count {
+                guard let job = it.table.job(named: iocbs[index].aio_data) else { continue }
+                settleKernel(
+                    job, from: .running,
+                    result: System.transfer(
+                        isWrite: job.it.operation == .write, job.it.descriptor,
+                        it.table.vectorsAddress(job), Int(job.it.vectorCount), job.it.offset, 0))
+            }
+        }
+    }
+
+    private func description(of job: JobRef) -> iocb {
+        var iocb = iocb()
+        let isWrite = job.it.operation == .write
+        iocb.aio_data = job.name
+        iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
+        iocb.aio_fildes = job.it.descriptor
+        iocb.aio_buf = UInt64(it.table.vectorsAddress(job))
+        iocb.aio_nbytes = UInt64(job.it.vectorCount)
+        iocb.aio_offset = job.it.offset
+        return iocb
+    }
+
+    /// Sleeps for events and publishes their jobs. True when the daemon has left.
+    fileprivate func reapKernel() -> Bool {
+        let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
+        var timeout = timespec(tv_sec: lifetimeMs / 1000, tv_nsec: lifetimeMs % 1000 * 1_000_000)
+        var events = InlineArray<64, io_event>(repeating: io_event())
+        let count = withAddress(of: &events) { eventsAddress in
+            withAddress(of: &timeout) {
+                KernelAIO.getEvents(
+                    it.native.context, 1, NativeDaemon.eventsPerCall,
+                    UInt(bitPattern: eventsAddress), timeout: UInt(bitPattern: $0), sigmask: 0)
+            }
+        }
+        for index in 0..<max(count, 0) {
+            // The state's acquire pairs with the submitter's transition: the kernel's own order is
+            // not the memory model's.
+            if let job = it.table.job(named: events[index].data), job.state == .running {
+                finish(job, from: .running, result: Int(events[index].res))
+            }
+        }
+        for index in 0..<max(count, 0) {
+            if let job = it.table.job(named: events[index].data) { announce(job) }
+        }
+        if count > 0 {
+            it.pool.running.subtract(UInt32(count), ordering: .sequentiallyConsistent)
+        }
+        if count != 0 || it.pool.running.load(ordering: .sequentiallyConsistent) != 0 {
+            return false
+        }
+        return tryToLeave { _ = KernelAIO.destroy(it.native.context) }
+    }
+
+    private func settleKernel(_ job: JobRef, from state: JobState, result: Int) {
+        finish(job, from: state, result: result)
+        announce(job)
+        it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+    }
+}

@@ -1,0 +1,78 @@
+// aio_cancel: a request that no daemon has won is taken back, one that waits for readiness is
+// ended, and one that runs is left alone.
+
+import CLibAIO
+import CPosixAIO
+import JobTable
+import Paths
+import Synchronization
+
+extension Ref where Pointee == PosixFace {
+    /// Cancels one request, or with nil all of a descriptor. One of the three answers.
+    func cancel(_ descriptor: Int32, _ block: BlockRef?) -> Int {
+        if let block {
+            guard block.it.error.load(ordering: .acquiring) == EINPROGRESS,
+                let job = job(of: block)
+            else { return Int(IOCTX_AIO_ALLDONE) }
+            return cancel(job, block.address, of: descriptor)
+        }
+        var cancelled = 0
+        var others = 0
+        it.table.forEachJob { job in
+            let subject = job.it.subject.load(ordering: .acquiring)
+            if subject == 0 || job.it.isPublished.load(ordering: .relaxed) { return }
+            switch cancel(job, subject, of: descriptor) {
+            case Int(IOCTX_AIO_CANCELED): cancelled += 1
+            case Int(IOCTX_AIO_NOTCANCELED): others += 1
+            default: break
+            }
+        }
+        if others > 0 { return Int(IOCTX_AIO_NOTCANCELED) }
+        return cancelled > 0 ? Int(IOCTX_AIO_CANCELED) : Int(IOCTX_AIO_ALLDONE)
+    }
+
+    /// Cancels a job if it still is for the block at `subject`, on that descriptor.
+    private func cancel(_ job: JobRef, _ subject: UInt, of descriptor: Int32) -> Int {
+        it.lock.lock()
+        if job.it.isPublished.load(ordering: .relaxed)
+            || job.it.subject.load(ordering: .acquiring) != subject
+            || job.it.descriptor != descriptor
+        {
+            it.lock.unlock()
+            return Int(IOCTX_AIO_ALLDONE)
+        }
+        if job.transition(from: .queued, to: .cancelled) {
+            // Its daemon only gives up what it holds for it; the program is told now. The daemon
+            // cannot have published it before: it does that under this lock.
+            let list = ListRef(address: job.it.owner)
+            job.it.isPublished.store(true, ordering: .relaxed)
+            it.engine.deliverCancelled(job)
+            it.lock.unlock()
+            if let block = BlockRef(address: subject) {
+                complete(block, failure(ECANCELED), list: list, isInline: false)
+            }
+            // The job may be another's by now, so whose sleepers they were is not known.
+            it.wakes.bitwiseOr(.max, ordering: .relaxed)
+            wakeSleepers()
+            it.engine.nudge()
+            return Int(IOCTX_AIO_CANCELED)
+        }
+        let state = job.state
+        // A daemon that has just won a stream's will see the request before it lets it wait.
+        let mayEnd = state == .waiting || state == .running && job.it.isStream
+        if mayEnd { job.it.cancelRequested.store(true, ordering: .releasing) }
+        it.lock.unlock()
+        if !mayEnd {
+            return Int(state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
+        }
+        it.engine.announceCancellations()
+        // It ends at once, one way or the other.
+        guard let block = BlockRef(address: subject) else { return Int(IOCTX_AIO_ALLDONE) }
+        while block.it.error.load(ordering: .acquiring) == EINPROGRESS {
+            System.sleep(nanoseconds: 20_000)
+        }
+        return Int(
+            block.it.error.load(ordering: .relaxed) == ECANCELED
+                ? IOCTX_AIO_CANCELED : IOCTX_AIO_ALLDONE)
+    }
+}

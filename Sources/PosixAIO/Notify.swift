@@ -1,0 +1,259 @@
+// Telling the program that a request is done: a queued signal, a function in a thread, or an
+// eventfd.
+//
+// Functions run in threads of ours that share the program's descriptor table, not the daemons'.
+// One of them runs what came while it was busy; another waits beside it and takes over when it is
+// stuck in a function for a millisecond, so that a function may block for ever. Only a request
+// that brings attributes gets a thread of its own. These threads are started by the program's
+// threads, when a request is made, and by each other, never by a daemon.
+
+import CLibAIO
+import CPosixAIO
+import JobTable
+import Paths
+import Synchronization
+
+/// What is to be done by a notifier thread.
+private struct Errand: ~Copyable {
+    var index: UInt32  // constant once opened
+    var next: UInt32  // (n)
+    var notification: Notification  // (n)
+}
+
+struct NotifierThreads: ~Copyable {
+    /// How long a function may take before another thread takes the next.
+    static let patienceNs: UInt64 = 1_000_000
+
+    let lock = FutexLock()  // (n)
+    private var errands: Reserve<Errand>
+    private var freeHead = Job.none  // (n)
+    private var head = Job.none  // (n)
+    private var tail = Job.none  // (n)
+    /// Threads that run no function, those that are starting included.
+    var waiting: UInt32 = 0  // (n)
+    /// Threads that run a function.
+    var running: UInt32 = 0  // (n)
+    /// Functions begun so far: a thread beside a busy one sees whether that gets on.
+    var begun: UInt32 = 0  // (n)
+    /// Requests and lists that will need a thread when they are done.
+    var expected: UInt32 = 0  // (n)
+    /// Changes when there is something to do.
+    let bell = Atomic<UInt32>(0)
+
+    init?() {
+        guard let reserve = Reserve<Errand>(capacity: 1 << 20) else { return nil }
+        errands = reserve
+    }
+
+    var isEmpty: Bool { head == Job.none }
+
+    /// False when there is no memory for it.
+    fileprivate mutating func appendLocked(_ notification: Notification) -> Bool {
+        if freeHead == Job.none && !growLocked() { return false }
+        let errand = errands[freeHead]
+        freeHead = errand.it.next
+        errand.it.notification = notification
+        errand.it.next = Job.none
+        if tail == Job.none {
+            head = errand.it.index
+        } else {
+            errands[tail].it.next = errand.it.index
+        }
+        tail = errand.it.index
+        return true
+    }
+
+    fileprivate mutating func takeLocked() -> Notification? {
+        if head == Job.none { return nil }
+        let errand = errands[head]
+        head = errand.it.next
+        if head == Job.none { tail = Job.none }
+        errand.it.next = freeHead
+        freeHead = errand.it.index
+        return errand.it.notification
+    }
+
+    private mutating func growLocked() -> Bool {
+        let first = errands.opened
+        if !errands.grow() { return false }
+        var index = errands.opened
+        while index > first {
+            index &-= 1
+            errands[index].it.index = index
+            errands[index].it.next = freeHead
+            freeHead = index
+        }
+        return true
+    }
+}
+
+extension Notification {
+    /// True for what a thread of ours must do. The eventfd of a list is no job's, so no daemon
+    /// holds it; that of a request is signalled by its daemon.
+    func needsThread(ofList: Bool) -> Bool {
+        kind == Int32(IOCTX_SIGEV_THREAD) || ofList && kind == Int32(IOCTX_SIGEV_EVENTFD)
+    }
+}
+
+extension Ref where Pointee == PosixFace {
+    /// Announces a notification that a thread must do, so that there is one when it is due. In a
+    /// thread of the program. False when no thread can be had.
+    func expectThread() -> Bool {
+        it.notifier.lock.lock()
+        defer { it.notifier.lock.unlock() }
+        it.notifier.expected &+= 1
+        if it.notifier.waiting > 0 || startNotifierLocked() || it.notifier.running > 0 {
+            return true
+        }
+        it.notifier.expected &-= 1
+        return false
+    }
+
+    /// What was announced is not coming.
+    func unexpectThread() {
+        it.notifier.lock.lock()
+        it.notifier.expected &-= 1
+        it.notifier.lock.unlock()
+    }
+
+    private func startNotifierLocked() -> Bool {
+        it.notifier.waiting &+= 1
+        let error = unsafe ioctx_notifier_start(
+            { argument in
+                Ref<PosixFace>(address: UInt(bitPattern: argument))?.serveNotifications()
+                return nil
+            }, UnsafeMutableRawPointer(pointer))
+        if error != 0 { it.notifier.waiting &-= 1 }
+        return error == 0
+    }
+
+    /// Sends a notification of a request or a list. `isInline`: by its submitter.
+    func notify(_ notification: Notification, ofList: Bool = false, isInline: Bool) {
+        switch Int(notification.kind) {
+        case Int(IOCTX_SIGEV_SIGNAL):
+            if notification.signal != 0 { queueSignal(notification) }
+        case Int(IOCTX_SIGEV_EVENTFD) where isInline && !ofList:
+            Eventfd.signal(notification.descriptor, count: 1)
+        default:
+            if notification.needsThread(ofList: ofList) { post(notification) }
+        }
+    }
+
+    /// struct siginfo as SI_ASYNCIO has it.
+    private struct SignalInformation {
+        var signal: Int32
+        var errno: Int32 = 0
+        var code = Int32(IOCTX_SI_ASYNCIO)
+        var padding: Int32 = 0
+        var process: Int32
+        var user: Int32
+        var value: UInt
+        var rest = InlineArray<12, UInt64>(repeating: 0)
+    }
+
+    private func queueSignal(_ notification: Notification) {
+        let process = systemCall(Int32(SYS_getpid))
+        var information = SignalInformation(
+            signal: notification.signal, process: Int32(truncatingIfNeeded: process),
+            user: Int32(truncatingIfNeeded: systemCall(Int32(SYS_getuid))),
+            value: notification.value)
+        _ = withAddress(of: &information) {
+            systemCall(Int32(SYS_rt_sigqueueinfo), process, Int(notification.signal), $0)
+        }
+    }
+
+    private func post(_ notification: Notification) {
+        it.notifier.lock.lock()
+        let appended = it.notifier.appendLocked(notification)
+        if it.notifier.expected > 0 { it.notifier.expected &-= 1 }
+        it.notifier.bell.add(1, ordering: .relaxed)
+        it.notifier.lock.unlock()
+        if appended { it.notifier.bell.wake(1) }
+    }
+
+    // MARK: The threads
+
+    /// A notifier thread's life.
+    private func serveNotifications() {
+        let name: StaticString = "aiod/n"
+        _ = unsafe systemCall(
+            Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
+        it.notifier.lock.lock()
+        while awaitErrandLocked() {
+            while let notification = it.notifier.takeLocked() {
+                it.notifier.waiting &-= 1
+                it.notifier.running &+= 1
+                it.notifier.begun &+= 1
+                // Somebody must be there if this function never returns.
+                if it.notifier.waiting == 0
+                    && (it.notifier.expected > 0 || !it.notifier.isEmpty)
+                {
+                    _ = startNotifierLocked()
+                }
+                it.notifier.lock.unlock()
+                perform(notification)
+                it.notifier.lock.lock()
+                it.notifier.running &-= 1
+                it.notifier.waiting &+= 1
+            }
+        }
+        it.notifier.waiting &-= 1
+        it.notifier.lock.unlock()
+    }
+
+    /// Waits until there is something that this thread should do. False when it should leave.
+    private func awaitErrandLocked() -> Bool {
+        let lifetimeNs = UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000
+        // When the busy ones were seen to get on last, and how far they were.
+        var patientUntilNs: UInt64 = 0
+        var begun: UInt32?
+        while true {
+            if it.notifier.isEmpty { begun = nil }
+            if !it.notifier.isEmpty {
+                if it.notifier.running == 0 { return true }
+                let now = System.monotonicNs()
+                if begun != it.notifier.begun {
+                    begun = it.notifier.begun
+                    patientUntilNs = now &+ NotifierThreads.patienceNs
+                } else if now >= patientUntilNs {
+                    return true
+                }
+            }
+            let untilNs = begun == nil ? System.monotonicNs() &+ lifetimeNs : patientUntilNs
+            let seen = it.notifier.bell.load(ordering: .relaxed)
+            it.notifier.lock.unlock()
+            let result = it.notifier.bell.wait(while: seen, until: untilNs)
+            it.notifier.lock.lock()
+            if result == failure(ETIMEDOUT) && begun == nil && it.notifier.isEmpty
+                && (it.notifier.expected == 0 || it.notifier.waiting > 1)
+            {
+                return false
+            }
+        }
+    }
+
+    private func perform(_ notification: Notification) {
+        if notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
+            Eventfd.signal(notification.descriptor, count: 1)
+        } else if notification.attributes != 0 {
+            _ = ioctx_notify_in_thread(
+                notification.function, notification.value, notification.attributes)
+        } else {
+            unsafe ioctx_call_notification(
+                notification.function, notification.value,
+                { argument in
+                    Ref<PosixFace>(address: UInt(bitPattern: argument))?.notifierEnded()
+                }, UnsafeMutableRawPointer(pointer))
+        }
+    }
+
+    /// The program's function has ended its thread.
+    private func notifierEnded() {
+        it.notifier.lock.lock()
+        it.notifier.running &-= 1
+        if it.notifier.waiting == 0 && (it.notifier.expected > 0 || !it.notifier.isEmpty) {
+            _ = startNotifierLocked()
+        }
+        it.notifier.lock.unlock()
+    }
+}

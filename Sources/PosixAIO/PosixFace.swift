@@ -1,0 +1,156 @@
+// POSIX AIO as a second face of the job table: its record, and what happens when a request is done.
+//
+// A request that completes inline writes its outcome into the block before the call returns, and
+// the job table never hears of it. A deferred one is a job whose `subject` is the block and
+// whose `owner` is the list that it came with, if any; the block has the job's name.
+//
+// Async-signal-safety: aio_error, aio_return and aio_suspend take no lock. A daemon may wait for a
+// lock that a thread of the program holds, so whoever takes one of the layer's locks on behalf of
+// this face has signals blocked: no handler can then wait for a request that cannot end.
+
+import CLibAIO
+import CPosixAIO
+import JobTable
+import Paths
+import Synchronization
+
+struct PosixFace: ~Copyable {
+    /// (p) Held while a job is marked as published, and by cancellers: one that is not published is
+    /// not freed under their hands.
+    let lock = FutexLock()
+    let table: Ref<JobTable>  // constant
+    let engine: Ref<EngineRecord>  // constant
+    let choice: Engine  // constant
+    var done: DoneQueue
+    var lists: Lists
+    var notifier: NotifierThreads
+
+    /// What sleepers sleep on; changes at every wake.
+    let changes = Atomic<UInt32>(0)
+    /// Sleepers to wake, as bits: whose requests were published since the last wake.
+    let wakes = Atomic<UInt32>(0)
+    /// Threads in aio_waitcomplete.
+    let collectors = Atomic<UInt32>(0)
+
+    /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
+    static let collectorBit: UInt32 = 1 << 31
+
+    /// The face of this process, or nil before the first request.
+    @inline(__always)
+    static var current: Ref<PosixFace>? {
+        guard let root = ProcessRoot.current else { return nil }
+        return Ref(address: root.it.posixFace.load(ordering: .acquiring))
+    }
+
+    /// The face, made if necessary; nil without memory.
+    static func create() -> Ref<PosixFace>? {
+        if let face = current { return face }
+        guard let root = ProcessRoot.create() else { return nil }
+        root.it.creationLock.lock()
+        defer { root.it.creationLock.unlock() }
+        if let face = current { return face }
+        let choice = Engine.fromEnvironment()
+        guard let table = JobTable.createLocked(in: root),
+            let engine = EngineRecord.createLocked(in: root, table: table, choice: choice),
+            let done = DoneQueue(), let lists = Lists(), let notifier = NotifierThreads(),
+            let face = Memory.record(PosixFace.self)
+        else { return nil }
+        unsafe face.pointer.initialize(
+            to: PosixFace(
+                table: table, engine: engine, choice: choice, done: done, lists: lists,
+                notifier: notifier))
+        table.it.posixHooks = FaceHooks(
+            publish: { job in PosixFace.publish(job) }, wake: { _ in PosixFace.wake() })
+        root.it.posixFace.store(face.address, ordering: .releasing)
+        return face
+    }
+
+    /// The job table's hook: a job of this face is finished, unless a canceller was faster.
+    private static func publish(_ address: UInt) {
+        guard let job = JobRef(address: address), let face = current else { return }
+        face.publish(job, result: Int(job.it.result))
+    }
+
+    /// The job table's hook: its eventfd, if any, has been signalled.
+    private static func wake() { current?.wakeSleepers() }
+}
+
+extension Ref where Pointee == PosixFace {
+    /// Publishes a deferred job, unless a canceller has done that.
+    func publish(_ job: JobRef, result: Int) {
+        it.lock.lock()
+        let isPublished = job.it.isPublished.exchange(true, ordering: .relaxed)
+        it.lock.unlock()
+        guard !isPublished,
+            let block = BlockRef(address: job.it.subject.load(ordering: .acquiring))
+        else { return }
+        complete(block, result, list: ListRef(address: job.it.owner), isInline: false)
+        // Sequentially consistent, after the store of the error: pairs with a sleeper that sets
+        // its bit and looks at the error again.
+        let sleepers = job.it.sleepers.load(ordering: .sequentiallyConsistent)
+        if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
+    }
+
+    /// Writes the outcome into the block, and notifies. The block is not touched after that.
+    func complete(_ block: BlockRef, _ result: Int, list: ListRef?, isInline: Bool) {
+        let error = result < 0 ? Int32(truncatingIfNeeded: -result) : 0
+        var notification = Notification.none
+        if block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
+            && list?.it.notifiesIndividually ?? true
+        {
+            notification = block.it.notification
+        }
+        block.it.result.store(max(result, -1), ordering: .relaxed)
+        if isInline {
+            block.it.error.store(error, ordering: .releasing)
+            it.done.add(block)
+        } else {
+            let address = block.address
+            let place = it.done.enter(block)
+            // Sequentially consistent: see publish(). Acquirers see what the request has read.
+            block.it.error.store(error, ordering: .sequentiallyConsistent)
+            it.done.open(place, address)
+        }
+        notify(notification, isInline: isInline)
+        if let list { settle(list, failed: error != 0, isInline: isInline) }
+        if it.collectors.load(ordering: .sequentiallyConsistent) != 0 {
+            it.wakes.bitwiseOr(PosixFace.collectorBit, ordering: .relaxed)
+        }
+    }
+
+    /// Wakes whoever sleeps for a request that was published since the last time.
+    func wakeSleepers() {
+        if it.wakes.load(ordering: .relaxed) == 0 { return }
+        let bits = it.wakes.exchange(0, ordering: .acquiringAndReleasing)
+        if bits == 0 { return }
+        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wake(bits: bits)
+    }
+
+    /// The job that the block's request is now; nil when it is none of this process's.
+    func job(of block: BlockRef) -> JobRef? {
+        guard let job = it.table.job(named: block.it.job.load(ordering: .relaxed)),
+            job.it.subject.load(ordering: .acquiring) == block.address
+        else { return nil }
+        return job
+    }
+
+    /// Runs `body`, which may take locks of the layer, with signals blocked; but for the C library's
+    /// own two, as with pthread_sigmask: setuid() must reach every thread.
+    @inline(__always)
+    func withSignalsBlocked<R>(_ body: () -> R) -> R {
+        var all = ~(UInt64(3) << 31)
+        var before: UInt64 = 0
+        return withAddress(of: &all) { allAddress in
+            withAddress(of: &before) { beforeAddress in
+                _ = systemCall(
+                    Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, beforeAddress, 8)
+                defer {
+                    _ = systemCall(
+                        Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
+                }
+                return body()
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+// Making requests: aio_read, aio_write, their vectored forms, aio_fsync and lio_listio.
+//
+// A request that is wrong in itself is refused by the call, and the block has the errno too. What
+// is wrong with its file is found out with the file, and is the request's own error: POSIX leaves
+// the choice, and the C library tells it there.
+
+import CLibAIO
+import CPosixAIO
+import JobTable
+import Paths
+import Synchronization
+
+extension Ref where Pointee == PosixFace {
+    /// One aio_read or the like. 0 or a negated errno.
+    func start(_ block: BlockRef, _ operation: Transfer) -> Int {
+        let refusal = refusal(of: block, operation)
+        if refusal < 0 { return refuse(block, refusal) }
+        it.done.remove(block)
+        var vector = Vector(base: block.it.buffer, length: block.it.length)
+        return withAddress(of: &vector) { vectorAddress in
+            var request = operation.request(of: block, vector: UInt(bitPattern: vectorAddress))
+            // The usual case takes no lock, so a handler may interrupt it.
+            if !operation.isVectored && !block.it.notification.needsThread(ofList: false),
+                let result = it.engine.transferAtOnce(request)
+            {
+                complete(block, result, list: nil, isInline: true)
+                wakeSleepers()
+                return 0
+            }
+            return withSignalsBlocked {
+                var batch = Batch()
+                let result =
+                    operation.isVectored
+                    ? startVectored(block, &request, list: nil, &batch)
+                    : start(block, &request, list: nil, &batch)
+                handOver(&batch)
+                wakeSleepers()
+                return result
+            }
+        }
+    }
+
+    /// aio_fsync. 0 or a negated errno.
+    func startSync(_ block: BlockRef, _ operation: JobOperation) -> Int {
+        if System.fileFlags(block.it.descriptor) < 0 { return refuse(block, failure(EBADF)) }
+        let refusal = commonRefusal(of: block)
+        if refusal < 0 { return refuse(block, refusal) }
+        it.done.remove(block)
+        return withSignalsBlocked {
+            var batch = Batch()
+            var request = Request(operation: operation, descriptor: block.it.descriptor)
+            describe(block, &request)
+            let result = start(block, &request, list: nil, &batch)
+            handOver(&batch)
+            wakeSleepers()
+            return result
+        }
+    }
+
+    /// Starts what has been checked, with signals blocked. 0 or a negated errno.
+    private func start(
+        _ block: BlockRef, _ request: inout Request, list: ListRef?, _ batch: inout Batch
+    ) -> Int {
+        let notifies = list?.it.notifiesIndividually ?? true
+        let needsThread = notifies && block.it.notification.needsThread(ofList: false)
+        if !notifies { request.resfd = -1 }
+        if needsThread && !expectThread() { return refuse(block, failure(EAGAIN)) }
+        switch it.engine.startSlowly(&request, &batch, attempted: nil) {
+        case .completed(let result):
+            complete(block, result, list: list, isInline: true)
+        case .refused(let result) where result != failure(EAGAIN):
+            complete(block, result, list: list, isInline: true)
+        case .refused(let result):
+            if needsThread { unexpectThread() }
+            return refuse(block, result)
+        case .deferred(let job):
+            list?.it.references.add(1, ordering: .relaxed)
+            job.it.owner = list?.address ?? 0
+            block.it.job.store(job.name, ordering: .relaxed)
+            block.it.result.store(-1, ordering: .relaxed)
+            // Release pairs with the acquire of cancellers, who look for jobs with a subject.
+            job.it.subject.store(block.address, ordering: .releasing)
+            block.it.error.store(EINPROGRESS, ordering: .releasing)
+        }
+        return 0
+    }
+
+    /// The vectors are copied before anything is transferred: the array may lie in a buffer that
+    /// it describes.
+    private func startVectored(
+        _ block: BlockRef, _ request: inout Request, list: ListRef?, _ batch: inout Batch
+    ) -> Int {
+        let count = block.it.length
+        if count <= 0 || count > Job.vectorsMax { return refuse(block, failure(EINVAL)) }
+        if Memory.isOutsideUserSpace(block.it.buffer) { return refuse(block, failure(EFAULT)) }
+        let copy = it.table.borrowVectorBlock()
+        if copy == Job.none { return refuse(block, failure(EAGAIN)) }
+        defer { it.table.returnVectorBlock(copy) }
+        request.vectors = it.table.blockAddress(copy)
+        request.vectorCount = count
+        request.length = 0
+        for index in 0..<UInt(bitPattern: count) {
+            let step = index &* UInt(MemoryLayout<Vector>.stride)
+            guard let from = Ref<Vector>(address: block.it.buffer &+ step) else { break }
+            let vector = from.it
+            let (sum, overflow) = request.length.addingReportingOverflow(vector.length)
+            if vector.length < 0 || overflow { return refuse(block, failure(EINVAL)) }
+            Ref<Vector>(address: request.vectors &+ step)?.it = vector
+            request.length = sum
+        }
+        request.length = min(request.length, System.transferBytesMax)
+        return start(block, &request, list: list, &batch)
+    }
+
+    /// Fills in what all requests of a block have in common.
+    fileprivate func describe(_ block: BlockRef, _ request: inout Request) {
+        request.face = .posix
+        request.priority = UInt8(truncatingIfNeeded: block.it.priority)
+        if block.it.notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
+            request.resfd = block.it.notification.descriptor
+        }
+    }
+
+    private func handOver(_ batch: inout Batch) {
+        // Whoever sleeps later nudges the daemon first.
+        it.engine.handOver(&batch) { true }
+    }
+
+    // MARK: Checks
+
+    /// What is wrong with the request whatever its file: a negated errno, or 0.
+    private func refusal(of block: BlockRef, _ operation: Transfer) -> Int {
+        if block.it.offset < 0 || block.it.length < 0 { return failure(EINVAL) }
+        return commonRefusal(of: block)
+    }
+
+    private func commonRefusal(of block: BlockRef) -> Int {
+        if block.it.priority < 0 || block.it.priority > Int32(IOCTX_AIO_PRIO_DELTA_MAX) {
+            return failure(EINVAL)
+        }
+        return block.it.notification.refusal
+    }
+
+    private func refuse(_ block: BlockRef, _ result: Int) -> Int {
+        block.it.result.store(-1, ordering: .relaxed)
+        block.it.error.store(Int32(truncatingIfNeeded: -result), ordering: .releasing)
+        return result
+    }
+
+    // MARK: lio_listio
+
+    /// Starts the requests of a list. `blocks` is the address of `count` pointers, of which those
+    /// to nothing are passed over. How many were refused.
+    func start(_ blocks: UInt, _ count: Int, list: ListRef) -> (refused: Int, reason: Int) {
+        withSignalsBlocked {
+            var batch = Batch()
+            var priority: Int32 = 0
+            var refused = 0
+            var reason = 0
+            for index in 0..<UInt(bitPattern: count) {
+                guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
+                    let block = BlockRef(address: pointer.it),
+                    block.it.opcode != Int32(IOCTX_LIO_NOP)
+                else { continue }
+                // The jobs of a batch have one priority.
+                if block.it.priority != priority || batch.isFull {
+                    handOver(&batch)
+                    priority = block.it.priority
+                }
+                let result = start(block, list: list, &batch)
+                if result < 0 {
+                    refused &+= 1
+                    if reason != failure(EAGAIN) { reason = result }
+                }
+            }
+            handOver(&batch)
+            wakeSleepers()
+            return (refused, reason)
+        }
+    }
+
+    private func start(_ block: BlockRef, list: ListRef, _ batch: inout Batch) -> Int {
+        guard let operation = Transfer(listOpcode: block.it.opcode) else {
+            return refuse(block, failure(EINVAL))
+        }
+        let refusal = refusal(of: block, operation)
+        if refusal < 0 { return refuse(block, refusal) }
+        it.done.remove(block)
+        var vector = Vector(base: block.it.buffer, length: block.it.length)
+        return withAddress(of: &vector) {
+            var request = operation.request(of: block, vector: UInt(bitPattern: $0))
+            if !block.it.notification.needsThread(ofList: false),
+                let result = it.engine.transferAtOnce(request)
+            {
+                complete(block, result, list: list, isInline: true)
+                return 0
+            }
+            return start(block, &request, list: list, &batch)
+        }
+    }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// The same for a request of one vector.
+    @inline(__always)
+    fileprivate func transferAtOnce(_ request: Request) -> Int? {
+        transferAtOnce(
+            isWrite: request.operation == .write, request.descriptor, request.vectors,
+            request.length, request.offset)
+    }
+}
+
+/// Which of the calls that transfer bytes a request came by.
+struct Transfer {
+    let isWrite: Bool
+    let isVectored: Bool
+
+    /// `which` is one of the IOCTX_AIO_* values.
+    init(_ which: Int32) {
+        isWrite = which == Int32(IOCTX_AIO_WRITE) || which == Int32(IOCTX_AIO_WRITEV)
+        isVectored = which == Int32(IOCTX_AIO_READV) || which == Int32(IOCTX_AIO_WRITEV)
+    }
+
+    /// nil for an opcode that lio_listio does not know.
+    init?(listOpcode: Int32) {
+        if listOpcode != Int32(IOCTX_LIO_READ) && listOpcode != Int32(IOCTX_LIO_WRITE) {
+            return nil
+        }
+        isWrite = listOpcode == Int32(IOCTX_LIO_WRITE)
+        isVectored = false
+    }
+
+    /// The request of a block, which is read here and not again. `vector` is the address of a
+    /// vector on the caller's stack.
+    @inline(__always)
+    func request(of block: BlockRef, vector: UInt) -> Request {
+        var request = Request(
+            operation: isWrite ? .write : .read, descriptor: block.it.descriptor)
+        request.face = .posix
+        request.priority = UInt8(truncatingIfNeeded: block.it.priority)
+        request.offset = block.it.offset
+        request.length = min(block.it.length, System.transferBytesMax)
+        request.vectors = vector
+        request.vectorCount = 1
+        if block.it.notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
+            request.resfd = block.it.notification.descriptor
+        }
+        return request
+    }
+}

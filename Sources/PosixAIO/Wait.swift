@@ -1,0 +1,129 @@
+// Waiting for requests: aio_suspend, aio_waitcomplete, and LIO_WAIT.
+//
+// A sleeper of aio_suspend picks a bit by its thread and sets it in each job that it waits for;
+// whoever publishes such a job wakes that bit. Nothing is locked and nothing left behind but bits,
+// so a handler may sleep here, and a cancelled thread may end here.
+
+import CLibAIO
+import CPosixAIO
+import JobTable
+import Paths
+import Synchronization
+
+extension Atomic<UInt32> {
+    /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
+    /// point. 0, -EAGAIN, -EINTR or -ETIMEDOUT. Always with a deadline: see `wait`.
+    fileprivate borrowing func cancellableWait(
+        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
+    ) -> Int {
+        let bounded = Swift.min(deadlineNs, 1 << 62)
+        var deadline = timespec(
+            tv_sec: Int(truncatingIfNeeded: bounded / 1_000_000_000),
+            tv_nsec: Int(truncatingIfNeeded: bounded % 1_000_000_000))
+        return unsafe withUnsafePointer(to: self) { word in
+            unsafe withUnsafeMutablePointer(to: &deadline) {
+                unsafe Int(
+                    ioctx_cancellable_wait(
+                        UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), expected,
+                        bits, $0))
+            }
+        }
+    }
+}
+
+/// The moment on the monotonic clock at which a relative time-out ends: UInt64.max without one,
+/// 0 for no time at all, nil for an invalid one.
+func deadline(_ timeout: UInt) -> UInt64? {
+    guard let time = Ref<timespec>(address: timeout) else { return .max }
+    let seconds = time.it.tv_sec
+    let nanoseconds = time.it.tv_nsec
+    if seconds < 0 || nanoseconds < 0 || nanoseconds >= 1_000_000_000 { return nil }
+    if seconds == 0 && nanoseconds == 0 { return 0 }
+    if seconds > 1 << 32 { return .max }
+    return System.monotonicNs() &+ UInt64(seconds) &* 1_000_000_000 &+ UInt64(nanoseconds)
+}
+
+extension Ref where Pointee == PosixFace {
+    /// aio_suspend: 0 when one of the requests is done, or -EAGAIN, -EINTR.
+    func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
+        let bit = UInt32(1) << (UInt32(bitPattern: System.threadIdentifier()) % 31)
+        var reason = 0
+        while true {
+            let seen = it.changes.load(ordering: .sequentiallyConsistent)
+            if !isAnyPending(blocks, count, bit: bit) { return 0 }
+            if reason != 0 { return reason }
+            if deadlineNs == 0 { return failure(EAGAIN) }
+            // A handler that interrupted a call of another face in a lock: what it would wait for
+            // may need that lock.
+            if CurrentThread().interruptedLayer { return failure(EINTR) }
+            it.engine.nudge()
+            let slept = it.changes.cancellableWait(while: seen, bits: bit, until: deadlineNs)
+            // Whether that was the very request is looked at once more.
+            if slept == failure(EINTR) { reason = failure(EINTR) }
+            if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
+        }
+    }
+
+    /// True when requests of the list are pending and none is done. Each has the bit then.
+    private func isAnyPending(_ blocks: UInt, _ count: Int, bit: UInt32) -> Bool {
+        var isPending = false
+        for index in 0..<UInt(bitPattern: count) {
+            guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
+                let block = BlockRef(address: pointer.it)
+            else { continue }
+            if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return false }
+            guard let job = job(of: block) else { return false }
+            job.it.sleepers.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+            // Pairs with publish(), which stores the error and then looks at the bits.
+            if block.it.error.load(ordering: .sequentiallyConsistent) != EINPROGRESS {
+                return false
+            }
+            isPending = true
+        }
+        return isPending
+    }
+
+    /// aio_waitcomplete: collects the request that was done first. Its value, or the negated
+    /// errno of the request or, with `block` 0, of the call.
+    func waitComplete(_ block: inout UInt, until deadlineNs: UInt64) -> Int {
+        var reason = 0
+        // Sequentially consistent: pairs with complete(), which opens the entry and then looks for
+        // collectors.
+        it.collectors.add(1, ordering: .sequentiallyConsistent)
+        defer { it.collectors.subtract(1, ordering: .sequentiallyConsistent) }
+        while true {
+            let seen = it.changes.load(ordering: .sequentiallyConsistent)
+            if let first = withSignalsBlocked({ it.done.takeFirst() }) {
+                block = first.address
+                let error = first.it.error.load(ordering: .acquiring)
+                return error == 0 ? first.it.result.load(ordering: .relaxed) : failure(error)
+            }
+            if reason != 0 { return reason }
+            if deadlineNs == 0 { return failure(EAGAIN) }
+            if CurrentThread().interruptedLayer { return failure(EINTR) }
+            it.engine.nudge()
+            let slept = it.changes.cancellableWait(
+                while: seen, bits: PosixFace.collectorBit, until: deadlineNs)
+            if slept == failure(EINTR) { reason = failure(EINTR) }
+            if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
+        }
+    }
+
+    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed.
+    func awaitAll(_ list: ListRef) -> Int {
+        var result = 0
+        it.engine.nudge()
+        while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
+            left > 1, result == 0
+        {
+            let slept = list.it.references.cancellableWait(
+                while: left, bits: .max, until: .max)
+            if slept == failure(EINTR) { result = slept }
+        }
+        if result == 0 && list.it.failures.load(ordering: .relaxed) > 0 {
+            result = failure(EIO)
+        }
+        withSignalsBlocked { leave(list) }
+        return result
+    }
+}
