@@ -38,15 +38,15 @@ enum FileChecks {
         return overflow ? failure(EINVAL) : 0
     }
 
-    /// True for an answer to a write that may mean another kind of file than was thought: nothing
-    /// was written, and the request may be started again.
+    /// True for an answer to a write that may mean another kind of file than was thought, /dev/full
+    /// among them: nothing was written, and the request may be started again.
     @inline(__always)
     static func isRefusal(_ result: Int) -> Bool {
         result < 0
             && (result == failure(EBADF) || result == failure(EINVAL)
                 || result == failure(ESPIPE) || result == failure(EISDIR)
                 || result == failure(EOPNOTSUPP) || result == failure(EAGAIN)
-                || result == failure(EINTR))
+                || result == failure(ENOSPC) || result == failure(EINTR))
     }
 
     /// -EBADF for a file that is not open for the transfer, or 0.

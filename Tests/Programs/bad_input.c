@@ -54,6 +54,7 @@ static void wrong_contexts_are_refused(void) {
 // ---- io_submit -----------------------------------------------------------------------------
 
 static void submit_checks_its_arguments(void) {
+    stay_on_one_cpu();
     int fd = patterned_file("file", 1, BLOCK);
     io_context_t context = new_context(8);
     char byte;
@@ -350,6 +351,7 @@ static void broken_pipe_is_the_events_result(void) {
 // ---- io_getevents, io_pgetevents, io_cancel ------------------------------------------------
 
 static void getevents_checks_its_arguments(void) {
+    stay_on_one_cpu();
     int fd = patterned_file("file", 1, BLOCK);
     io_context_t context = new_context(8);
     struct io_event events[4];
@@ -407,6 +409,7 @@ static void pgetevents_checks_its_arguments(void) {
 }
 
 static void cancel_checks_its_arguments(void) {
+    stay_on_one_cpu();
     int fd = patterned_file("file", 1, BLOCK), counter = eventfd(0, 0);
     io_context_t context = new_context(8), other = new_context(8);
     struct io_event event;

@@ -24,6 +24,7 @@ static void ring_has_the_kernels_size(void) {
 }
 
 static void ring_takes_as_many_as_it_has_slots(void) {
+    stay_on_one_cpu();
     static const int events[] = {1, 64, 128, 1024};
     stay_on_one_cpu();
     int fd = patterned_file("file", 1, BLOCK);
