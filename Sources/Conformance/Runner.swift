@@ -142,7 +142,11 @@ public struct Runner: Sendable {
             }
             let expected = reference.lines
             if let difference = one.difference {
-                if difference.allows(layer.lines, where: expected) { return outcome(.passed) }
+                if difference.allows(layer.lines, where: expected)
+                    || ringMayBeTheKernels && expected == layer.lines
+                {
+                    return outcome(.passed)
+                }
                 why = "the documented difference does not hold"
             } else if expected == layer.lines {
                 return outcome(.passed)
@@ -163,6 +167,12 @@ public struct Runner: Sendable {
             return Reference.recorded[one.name]
         }
         return result
+    }
+
+    /// With these engines a context that begins with O_DIRECT or POLL has the kernel's own ring, on
+    /// which nothing differs.
+    private var ringMayBeTheKernels: Bool {
+        engine == nil || engine == "auto" || engine == "native"
     }
 
     private static func onlyInOne(_ reference: [String], _ layer: [String])

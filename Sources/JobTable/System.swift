@@ -44,6 +44,17 @@ public enum System {
         _ = systemCall(Int32(SYS_close), Int(descriptor))
     }
 
+    /// A descriptor of ours as far up as leaves 0 to 2 to the program, which may have closed them to
+    /// open something else there. The same one where there is no room.
+    public static func awayFromStandardStreams(_ descriptor: Int32) -> Int32 {
+        if descriptor > 2 || descriptor < 0 { return descriptor }
+        let moved = systemCall(
+            Int32(SYS_fcntl), Int(descriptor), Int(F_DUPFD_CLOEXEC), 3)
+        if moved < 0 { return descriptor }
+        close(descriptor)
+        return Int32(truncatingIfNeeded: moved)
+    }
+
     /// preadv2 or pwritev2. `offset` -1 means the file's own position, which is what pipes and
     /// sockets need. On 64-bit machines the offset is one argument and the second is ignored.
     @inline(__always)

@@ -135,7 +135,7 @@ extension Ref where Pointee == Station {
         }
         let made = bindSocket(&it.pool.senderName, &it.pool.senderNameBytes)
         if made < 0 { return made }
-        it.pool.sender = Int32(truncatingIfNeeded: made)
+        it.pool.sender = System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))
         rememberGate(it.pool.sender)
         return 0
     }

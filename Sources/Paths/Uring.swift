@@ -33,7 +33,7 @@ struct Ring: ~Copyable {
             systemCall(Int32(IOCTX_SYS_io_uring_setup), Int(entryCount), $0)
         }
         if result < 0 { return result }
-        descriptor = Int32(truncatingIfNeeded: result)
+        descriptor = System.awayFromStandardStreams(Int32(truncatingIfNeeded: result))
         registered = -1
         let mapped = mapQueues()
         if mapped < 0 { close() }
