@@ -103,7 +103,9 @@ public struct Job: ~Copyable {
     public var owner: UInt  // (w) the face's record: a context
     public var userObject: UInt64  // (w) io_event.obj
     public var userData: UInt64  // (w) io_event.data
-    public var station: UInt  // (w) whose daemons have, or will have, its files
+    /// Whose daemons have, or will have, its files; looked at by all daemons that look for
+    /// cancelled jobs.
+    public let station: Atomic<UInt>
     public var device: UInt64  // (w) identity of the file, for the gates
     public var inode: UInt64  // (w)
 }

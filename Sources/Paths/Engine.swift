@@ -240,7 +240,9 @@ extension Ref where Pointee == EngineRecord {
 
     /// A job was taken back while queued: if a gate has it, its daemon gets it now.
     public func deliverCancelled(_ job: JobRef) {
-        if unpark(job) { Ref<Station>(address: job.it.station)?.requeue(job) }
+        if unpark(job) {
+            Ref<Station>(address: job.it.station.load(ordering: .relaxed))?.requeue(job)
+        }
     }
 
     func unpark(_ job: JobRef) -> Bool {

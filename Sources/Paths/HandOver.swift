@@ -24,7 +24,7 @@ extension Ref where Pointee == EngineRecord {
             // What a stream has taken cannot be taken back: a short count.
             return done > 0 && isStream ? .completed(done) : .refused(failure(EAGAIN))
         }
-        job.it.station = station.address
+        job.it.station.store(station.address, ordering: .relaxed)
         if request.operation != .notify {
             job.it.heldFile = hold(station, &batch, request.descriptor, facts)
             if job.it.heldFile == Job.none {

@@ -50,7 +50,7 @@ extension Ref where Pointee == EngineRecord {
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
-        job.it.station = station.address
+        job.it.station.store(station.address, ordering: .relaxed)
         if !describe(job, request, facts) {
             it.table.free(job, from: .preparing)
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)

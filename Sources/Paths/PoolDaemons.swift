@@ -709,7 +709,7 @@ extension Ref where Pointee == Station {
 
     private func cancelWaiting() {
         it.table.forEachJob { job in
-            if job.state == .waiting && job.it.station == address
+            if job.state == .waiting && job.it.station.load(ordering: .relaxed) == address
                 && job.it.cancelRequested.load(ordering: .acquiring)
                 && job.it.heldFile != Job.none
             {

@@ -301,7 +301,9 @@ extension Ref where Pointee == Station {
 
     /// Gives a job that was parked in a gate back to its daemon.
     func requeue(_ job: JobRef) {
-        guard let station = Ref<Station>(address: job.it.station) else { return }
+        guard let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed)) else {
+            return
+        }
         station.it.queue.append(it.table, first: job, last: job, count: 1)
         station.kick()
         station.release()

@@ -271,7 +271,8 @@ extension Ref where Pointee == Station {
     private func cancelRequested() {
         it.table.forEachJob { job in
             let state = job.state
-            if state != .waiting && state != .running || job.it.station != address
+            if state != .waiting && state != .running
+                || job.it.station.load(ordering: .relaxed) != address
                 || !job.it.cancelRequested.load(ordering: .acquiring)
             {
                 return
