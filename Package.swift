@@ -79,13 +79,19 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .testTarget(name: "BenchmarkTests", dependencies: ["Benchmark"]),
-        .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable"]),
-        .testTarget(name: "PathsTests", dependencies: ["CLibAIO", "JobTable", "Paths"]),
+        .target(
+            name: "TestSupport", dependencies: ["CLibAIO", "JobTable"], path: "Tests/TestSupport",
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable", "TestSupport"]),
+        .testTarget(
+            name: "PathsTests", dependencies: ["CLibAIO", "JobTable", "Paths", "TestSupport"]),
         .testTarget(
             name: "LinuxAIOTests",
-            dependencies: ["CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO"]),
+            dependencies: ["CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "TestSupport"]),
         .testTarget(
             name: "PosixAIOTests",
-            dependencies: ["CLibAIO", "CPosixAIO", "JobTable", "Paths", "PosixAIO"]),
+            dependencies: [
+                "CLibAIO", "CPosixAIO", "JobTable", "Paths", "PosixAIO", "TestSupport",
+            ]),
     ]
 )

@@ -3,6 +3,7 @@
 import CLibAIO
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import JobTable

@@ -2,6 +2,7 @@
 
 import CLibAIO
 import Glibc
+import TestSupport
 import Testing
 
 @testable import JobTable

@@ -5,6 +5,7 @@ import Glibc
 import JobTable
 import Paths
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import LinuxAIO

@@ -4,6 +4,7 @@ import CLibAIO
 import Glibc
 import JobTable
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Paths

@@ -3,6 +3,7 @@
 import CLibAIO
 import Glibc
 import JobTable
+import TestSupport
 import Testing
 
 @testable import Paths

@@ -5,6 +5,7 @@ import CPosixAIO
 import Glibc
 import JobTable
 import Synchronization
+import TestSupport
 
 @testable import Paths
 @testable import PosixAIO
@@ -21,7 +22,7 @@ enum TestEngine: String, Codable, Sendable, CaseIterable {
     /// The first line of an exit test: this process's layer uses this engine. Whatever hangs ends
     /// with SIGALRM, which is a failure.
     func use(_ variables: (String, String)...) {
-        alarm(100)
+        boundedInTime()
         setenv("IOCTX_ENGINE", rawValue, 1)
         for (name, value) in variables { setenv("IOCTX_\(name)", value, 1) }
     }
