@@ -28,11 +28,11 @@ extension Ref where Pointee == LinuxFace {
     /// io_submit. True when it is now.
     @inline(never)
     func adopt(_ context: ContextRef, _ pointers: UInt) -> Bool {
-        let isFirst = context.it.mayBeAdopted.exchange(false, ordering: .acquiringAndReleasing)
+        let isFirst = context.clear(ContextState.fresh)
         if !isFirst || !suitsKernel(pointers) || !kernelIsUsable()
             || !reserveAdoption(context.it.quota)
         {
-            return context.it.isAdopted.load(ordering: .acquiring)
+            return context.isAdopted
         }
         if moveKernelRing(onto: context) {
             // Whoever sleeps for an event of our ring must now sleep for one of the kernel's.
@@ -104,13 +104,13 @@ extension Ref where Pointee == LinuxFace {
         let address = context.it.address.load(ordering: .relaxed)
         if Ref<aio_ring>(address: kernelRing)?.it.nr == context.it.ring.nr
             && context.it.inFlight == 0 && context.it.ring.isUntouched
-            && !context.it.isDying.load(ordering: .relaxed)
+            && !context.isDying
         {
             let result = systemCall(
                 Int32(SYS_mremap), made, bytes, bytes,
                 Int(IOCTX_MREMAP_MAYMOVE | IOCTX_MREMAP_FIXED), Int(bitPattern: address))
             moved = UInt(bitPattern: result) == address
-            if moved { context.it.isAdopted.store(true, ordering: .releasing) }
+            if moved { _ = context.set(ContextState.adopted) }
         }
         context.it.lock.unlock()
         if !moved { _ = KernelAIO.destroy(kernelRing) }
@@ -119,9 +119,10 @@ extension Ref where Pointee == LinuxFace {
 
     // MARK: Calls on an adopted context
 
-    func submitAdopted(_ context: ContextRef, count: Int, _ pointers: UInt) -> Int {
+    /// Submits to the kernel, which finds the context by itself: nobody need keep the record.
+    func submitAdopted(_ address: UInt, count: Int, _ pointers: UInt) -> Int {
         if it.engine.it.gate.count.load(ordering: .acquiring) != 0 { awaitReads(count, pointers) }
-        return KernelAIO.submit(context.it.address.load(ordering: .relaxed), count, pointers)
+        return KernelAIO.submit(address, count, pointers)
     }
 
     /// A write must not overtake a deferred read of another context: see OrderGate.swift.
@@ -148,10 +149,11 @@ extension Ref where Pointee == LinuxFace {
         let context = reaping.context
         let address = context.it.address.load(ordering: .relaxed)
         context.it.lock.lock()
-        if context.it.kernelReapers == 0 && reaping.sigmask == 0 && !it.memory.isStrict
-            && reaping.minimum >= 0 && reaping.maximum >= max(reaping.minimum, 1)
+        if reaping.sigmask == 0 && !it.memory.isStrict && reaping.minimum >= 0
+            && reaping.maximum >= max(reaping.minimum, 1), mayTakeLocked(context)
         {
-            let taken = takeFromKernelRing(address, context.it.ring.nr, reaping)
+            let taken = takeFromKernelRing(
+                context, into: reaping.events, count: reaping.maximum, minimum: reaping.minimum)
             if taken != 0 || reaping.minimum == 0 {
                 context.it.lock.unlock()
                 return taken
@@ -194,21 +196,31 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
+    /// Whether events of an adopted context may be taken in user space: no thread reaps in the
+    /// kernel, and the ring is still there, for io_destroy takes the lock before the ring goes.
+    func mayTakeLocked(_ context: ContextRef) -> Bool {
+        context.it.kernelReapers == 0 && !context.isDying
+    }
+
     /// Takes events from the kernel's ring if there are enough; 0 when there are not, -EFAULT when
-    /// they cannot be stored. Under the context's lock, with no thread reaping in the kernel.
-    private func takeFromKernelRing(_ address: UInt, _ nr: UInt32, _ reaping: Reaping) -> Int {
+    /// they cannot be stored. Under the context's lock, when `mayTakeLocked`.
+    func takeFromKernelRing(
+        _ context: ContextRef, into events: UInt, count: Int, minimum: Int
+    ) -> Int {
+        let address = context.it.address.load(ordering: .relaxed)
+        let nr = context.it.ring.nr
         guard let header = Ref<RingHeader>(address: address) else { return 0 }
         var head = header.it.head.load(ordering: .relaxed) % nr
         // Acquire pairs with the kernel's barrier between an event and the tail.
         let tail = header.it.tail.load(ordering: .acquiring) % nr
         let available = Int(tail >= head ? tail &- head : nr &- head &+ tail)
-        if available == 0 || available < reaping.minimum { return 0 }
-        if Memory.isOutsideUserSpace(reaping.events) { return failure(EFAULT) }
-        let taken = min(available, reaping.maximum)
+        if available == 0 || available < minimum { return 0 }
+        if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }
+        let taken = min(available, count)
         for index in 0..<taken {
             let from =
                 address &+ UInt(AioRing.headerBytes) &+ UInt(head) &* UInt(AioRing.eventBytes)
-            let target = reaping.events &+ UInt(bitPattern: index &* AioRing.eventBytes)
+            let target = events &+ UInt(bitPattern: index &* AioRing.eventBytes)
             if let event = Ref<io_event>(address: from) {
                 Ref<io_event>(address: target)?.it = event.it
             }
@@ -223,6 +235,9 @@ extension Ref where Pointee == LinuxFace {
     /// Ends an adopted context that can no longer be found. The kernel awaits its requests and
     /// wakes its sleepers.
     func destroyAdopted(_ context: ContextRef) {
+        // Whoever reads the ring without the kernel has the lock, and has not seen it dying.
+        context.it.lock.lock()
+        context.it.lock.unlock()
         _ = KernelAIO.destroy(context.it.address.load(ordering: .relaxed))
         it.lock.lock()
         it.adoptedContexts &-= 1

@@ -75,12 +75,20 @@ struct AioRing {
         return tail >= head ? tail &- head : nr &- head &+ tail
     }
 
-    /// Stores an event at `position` slots after the tail; invisible until `advanceTail`.
+    /// Stores an event after the tail; invisible until `advanceTail`.
     @inline(__always)
-    func store(_ event: io_event, at position: UInt32) {
-        var slot = tail &+ position
-        if slot >= nr { slot &-= nr }
-        eventAddress(slot).it = event
+    func store(_ event: io_event) { eventAddress(tail).it = event }
+
+    /// Stores the `count` events at an address after the tail; invisible until `advanceTail`.
+    @inline(__always)
+    func store(from events: UInt, count: UInt32) {
+        // Up to the ring's end, then from its start.
+        let first = min(count, nr &- tail)
+        Self.copy(events, to: eventAddress(tail).address, count: first)
+        if first == count { return }
+        Self.copy(
+            events &+ UInt(first) &* UInt(Self.eventBytes), to: eventAddress(0).address,
+            count: count &- first)
     }
 
     @inline(__always)
@@ -92,41 +100,67 @@ struct AioRing {
     }
 
     /// Copies up to `count` of the oldest events to the program's memory and consumes them, if
-    /// there are at least `minimum`; -EFAULT and nothing consumed when they cannot be stored there.
+    /// there are at least `minimum`.
     @inline(__always)
-    func take(into events: UInt, count: Int, minimum: Int = 0, _ memory: UserMemory) -> Int {
+    func take(into events: UInt, count: Int, minimum: Int = 0) -> Int {
         // Read once: the program may move it meanwhile.
-        var position = head
+        let position = head
         let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
         if there < minimum || there == 0 { return 0 }
-        let taken = min(count, there)
-        if memory.isStrict {
-            if !copyOutStrictly(from: position, taken, events) { return failure(EFAULT) }
-            position = (position &+ UInt32(taken)) % nr
-        } else {
-            var target = events
-            for _ in 0..<taken {
-                Ref<io_event>(address: target)?.it = eventAddress(position).it
-                target &+= UInt(Self.eventBytes)
-                position &+= 1
-                if position == nr { position = 0 }
-            }
+        let taken = UInt32(truncatingIfNeeded: min(count, there))
+        // Up to the ring's end, then from its start.
+        let first = min(taken, nr &- position)
+        Self.copy(eventAddress(position).address, to: events, count: first)
+        if first < taken {
+            Self.copy(
+                eventAddress(0).address, to: events &+ UInt(first) &* UInt(Self.eventBytes),
+                count: taken &- first)
         }
-        header.it.head.store(position, ordering: .releasing)
-        return taken
+        consume(taken, from: position)
+        return Int(taken)
+    }
+
+    /// The same for memory that may not be there: -EFAULT and nothing consumed.
+    func takeStrictly(into events: UInt, count: Int) -> Int {
+        let position = head
+        let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
+        let taken = UInt32(truncatingIfNeeded: min(count, there))
+        let first = min(taken, nr &- position)
+        if !Self.copyOut(eventAddress(position).address, first, events)
+            || !Self.copyOut(
+                eventAddress(0).address, taken &- first,
+                events &+ UInt(first) &* UInt(Self.eventBytes))
+        {
+            return failure(EFAULT)
+        }
+        consume(taken, from: position)
+        return Int(taken)
+    }
+
+    @inline(__always)
+    private func consume(_ count: UInt32, from position: UInt32) {
+        let next = position &+ count
+        // Release: whoever stores the next event there has seen that this one is copied.
+        header.it.head.store(next < nr ? next : next &- nr, ordering: .releasing)
+    }
+
+    /// Copies events between a ring and other memory of the process.
+    @inline(__always)
+    private static func copy(_ source: UInt, to target: UInt, count: UInt32) {
+        var source = source
+        var target = target
+        let end = source &+ UInt(count) &* UInt(eventBytes)
+        while source != end {
+            unsafe Ref<io_event>(address: target).unsafelyUnwrapped.it =
+                Ref<io_event>(address: source).unsafelyUnwrapped.it
+            source &+= UInt(eventBytes)
+            target &+= UInt(eventBytes)
+        }
     }
 
     @inline(never)
-    private func copyOutStrictly(from position: UInt32, _ count: Int, _ events: UInt) -> Bool {
-        // Up to the ring's end, then from its start.
-        let first = min(count, Int(nr &- position))
-        let target = events &+ UInt(bitPattern: first &* Self.eventBytes)
-        return Self.copyOut(eventAddress(position).address, first, events)
-            && Self.copyOut(eventAddress(0).address, count &- first, target)
-    }
-
-    private static func copyOut(_ source: UInt, _ events: Int, _ target: UInt) -> Bool {
-        let bytes = events &* eventBytes
+    private static func copyOut(_ source: UInt, _ events: UInt32, _ target: UInt) -> Bool {
+        let bytes = Int(events) &* eventBytes
         return bytes == 0 || UserMemory.copyOut(source, bytes, target) == bytes
     }
 

@@ -171,7 +171,7 @@ extension Ref where Pointee == LinuxFace {
     /// Takes back the oldest request with that iocb if it is still queued, or ends it if it waits
     /// for readiness; the event arrives through the ring.
     fileprivate func cancel(_ context: ContextRef, _ iocb: UInt64) -> Int {
-        if context.it.isAdopted.load(ordering: .acquiring) {
+        if context.isAdopted {
             return KernelAIO.cancel(
                 context.it.address.load(ordering: .relaxed), UInt(truncatingIfNeeded: iocb))
         }

@@ -23,18 +23,24 @@ struct MaskedSleeper {
     var notifier: Notifier  // (c)
 }
 
+/// What is special about a context; 0 in one that is ours and in use.
+enum ContextState {
+    /// Set by io_destroy, once.
+    static let dying: UInt8 = 1
+    /// The program's ring is the kernel's: Adoption.swift. Set once, under (c).
+    static let adopted: UInt8 = 2
+    /// Until the first io_submit, which decides about adoption.
+    static let fresh: UInt8 = 4
+}
+
 struct Context: ~Copyable {
     let lock: FutexLock
     /// The program's view of the ring: the context's name. 0 in a record that is not in use.
     let address: Atomic<UInt>
     /// Calls that use the record, and deferred jobs. The last to unpin a dying context frees it.
     let pins: Atomic<UInt32>
-    /// Set by io_destroy, once.
-    let isDying: Atomic<Bool>
-    /// The program's ring is the kernel's: Adoption.swift. Set once, under (c).
-    let isAdopted: Atomic<Bool>
-    /// True until the first io_submit.
-    let mayBeAdopted: Atomic<Bool>
+    /// Bits of ContextState.
+    let state: Atomic<UInt8>
     /// Threads that reap an adopted context's events in the kernel.
     var kernelReapers: UInt32  // (c)
     var hashNext: UInt32  // (f) to write; read by look-up
@@ -66,8 +72,6 @@ extension Ref where Pointee == Context {
     /// Makes a fresh context of the record. The caller holds the face's lock; nobody else uses
     /// the record.
     func prepare(ring: AioRing, quota: UInt32, mayBeAdopted: Bool) {
-        it.mayBeAdopted.store(mayBeAdopted, ordering: .relaxed)
-        it.isAdopted.store(false, ordering: .relaxed)
         it.kernelReapers = 0
         it.ring = ring
         it.ringAddress = ring.pages.address
@@ -79,13 +83,41 @@ extension Ref where Pointee == Context {
         it.jobsTail = Job.none
         it.wantedLeast = .max
         it.maskedSleepers = 0
-        it.isDying.store(false, ordering: .relaxed)
+        it.state.store(mayBeAdopted ? ContextState.fresh : 0, ordering: .relaxed)
     }
 
-    /// The ring's id, which the program may have scribbled over.
+    // Sequentially consistent, all of them: whoever sets a bit then looks at the pins, slots or
+    // sleepers of those who look at it.
+
+    @inline(__always)
+    private func has(_ bit: UInt8) -> Bool {
+        it.state.load(ordering: .sequentiallyConsistent) & bit != 0
+    }
+
+    @inline(__always)
+    var isDying: Bool { has(ContextState.dying) }
+
+    @inline(__always)
+    var isAdopted: Bool { has(ContextState.adopted) }
+
+    @inline(__always)
+    var mayBeAdopted: Bool { has(ContextState.fresh) }
+
+    /// False when the bit was set before.
+    func set(_ bit: UInt8) -> Bool {
+        it.state.bitwiseOr(bit, ordering: .sequentiallyConsistent).oldValue & bit == 0
+    }
+
+    /// False when the bit was not set.
+    func clear(_ bit: UInt8) -> Bool {
+        it.state.bitwiseAnd(~bit, ordering: .sequentiallyConsistent).oldValue & bit != 0
+    }
+
+    /// The ring's id, which the program may have scribbled over. Of a record that was in use once.
     @inline(__always)
     var visibleId: UInt32 {
-        Ref<RingHeader>(address: it.ringAddress)?.it.id.load(ordering: .relaxed) ?? .max
+        let header = unsafe Ref<RingHeader>(address: it.ringAddress).unsafelyUnwrapped
+        return header.it.id.load(ordering: .relaxed)
     }
 
     // MARK: Slots and events
@@ -105,32 +137,34 @@ extension Ref where Pointee == Context {
     @inline(__always)
     func reserve(_ count: UInt32, named address: UInt) -> UInt32 {
         it.lock.lock()
-        let granted =
-            isLocked(named: address) && !it.mayBeAdopted.load(ordering: .relaxed)
-            ? reserveLocked(count) : 0
+        let granted = isLocked(named: address) ? reserveRoomLocked(count) : 0
         it.lock.unlock()
         return granted
     }
 
     @inline(__always)
     private func reserveLocked(_ count: UInt32) -> UInt32 {
+        // An adopted context has no slots of ours: the call starts again with the kernel.
+        isAdopted || isDying ? 0 : reserveRoomLocked(count)
+    }
+
+    @inline(__always)
+    private func reserveRoomLocked(_ count: UInt32) -> UInt32 {
         let used = it.inFlight &+ it.ring.available
         let room = it.ring.nr &- 1
-        // An adopted context has no slots of ours: the call starts again with the kernel.
-        let isFull =
-            used >= room || it.isAdopted.load(ordering: .relaxed)
-            || it.isDying.load(ordering: .relaxed)
-        let granted = isFull ? 0 : min(count, room &- used)
+        if used >= room { return 0 }
+        let granted = min(count, room &- used)
         it.inFlight &+= granted
         return granted
     }
 
-    /// Under the lock: whether the record is that of a living context of ours with that name. The
-    /// record is not reused while the lock is held: see `release` in ContextTable.swift.
+    /// Under the lock: whether the record is that of a living context of ours with that name,
+    /// which is past its first submission. The record is not reused while the lock is held: see
+    /// `release` in ContextTable.swift.
     @inline(__always)
     func isLocked(named address: UInt) -> Bool {
         it.address.load(ordering: .relaxed) == address && visibleId == it.index
-            && !it.isDying.load(ordering: .relaxed) && !it.isAdopted.load(ordering: .relaxed)
+            && it.state.load(ordering: .sequentiallyConsistent) == 0
     }
 
     /// Gives back slots that were reserved and not used.
@@ -139,19 +173,14 @@ extension Ref where Pointee == Context {
         it.lock.lock()
         it.inFlight &-= count
         it.lock.unlock()
-        if it.isDying.load(ordering: .acquiring) { wakeAll() }
+        if isDying { wakeAll() }
     }
 
     /// Stores the events of requests that completed inline and makes them visible at once.
     @inline(__always)
     func publish(_ events: UInt, count: UInt32) {
         it.lock.lock()
-        for position in 0..<count {
-            let address = events &+ UInt(position) &* UInt(AioRing.eventBytes)
-            if let event = Ref<io_event>(address: address) {
-                it.ring.store(event.it, at: position)
-            }
-        }
+        it.ring.store(from: events, count: count)
         it.ring.advanceTail(by: count)
         it.inFlight &-= count
         it.lock.unlock()
@@ -180,8 +209,7 @@ extension Ref where Pointee == Context {
         it.lock.lock()
         it.ring.store(
             io_event(
-                data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0),
-            at: 0)
+                data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0))
         it.ring.advanceTail(by: 1)
         it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
@@ -213,7 +241,7 @@ extension Ref where Pointee == Context {
     private func wakeSatisfied() {
         it.lock.lock()
         let available = it.ring.available
-        let isDone = it.isDying.load(ordering: .relaxed)
+        let isDone = isDying
         let wake = isDone || available >= it.wantedLeast
         if wake { it.changes.add(1, ordering: .relaxed) }
         var next = it.maskedSleepers

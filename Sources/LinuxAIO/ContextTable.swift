@@ -113,7 +113,7 @@ extension Ref where Pointee == LinuxFace {
     /// kernel reads it there at every call.
     private func isVisible(_ context: ContextRef, at address: UInt) -> Bool {
         // The kernel looks for itself.
-        if context.it.isAdopted.load(ordering: .acquiring) { return true }
+        if context.isAdopted { return true }
         var id = UInt32.max
         return UserMemory.copyIn(address, &id) == 4 && id == context.it.index
     }
@@ -130,7 +130,7 @@ extension Ref where Pointee == LinuxFace {
         if header.id >= it.contextCount.load(ordering: .relaxed) { return nil }
         let context = it.contexts[header.id]
         let oldAddress = context.it.address.load(ordering: .relaxed)
-        if oldAddress == 0 || context.it.isDying.load(ordering: .relaxed)
+        if oldAddress == 0 || context.isDying
             || isViewLocked(of: context, at: address) != true
         {
             return nil
@@ -146,9 +146,9 @@ extension Ref where Pointee == LinuxFace {
         guard let context = findUnpinned(address) else { return nil }
         context.it.pins.add(1, ordering: .sequentiallyConsistent)
         if context.it.address.load(ordering: .sequentiallyConsistent) == address
-            && !context.it.isDying.load(ordering: .sequentiallyConsistent)
+            && !context.isDying
             && (context.visibleId == context.it.index
-                || context.it.isAdopted.load(ordering: .relaxed))
+                || context.isAdopted)
         {
             return context
         }
@@ -188,7 +188,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(__always)
     func unpin(_ context: ContextRef) {
         let left = context.it.pins.subtract(1, ordering: .sequentiallyConsistent).newValue
-        if left == 0 && context.it.isDying.load(ordering: .sequentiallyConsistent) {
+        if left == 0 && context.isDying {
             release(context)
         }
     }
@@ -197,7 +197,7 @@ extension Ref where Pointee == LinuxFace {
     /// may have been the last.
     @inline(__always)
     func releaseUnpinned(_ context: ContextRef) {
-        if context.it.isDying.load(ordering: .sequentiallyConsistent) { release(context) }
+        if context.isDying { release(context) }
     }
 
     @inline(never)
@@ -206,7 +206,7 @@ extension Ref where Pointee == LinuxFace {
         context.it.lock.lock()
         // Only one of several that saw 0 pins finds the address still set.
         if context.it.pins.load(ordering: .sequentiallyConsistent) == 0
-            && context.it.isDying.load(ordering: .sequentiallyConsistent)
+            && context.isDying
             && context.it.address.load(ordering: .relaxed) != 0 && context.it.inFlight == 0
         {
             context.it.address.store(0, ordering: .sequentiallyConsistent)
@@ -257,7 +257,7 @@ extension Ref where Pointee == LinuxFace {
 
     /// Ends a pinned context that can no longer be found; what it has in flight completes unseen.
     private func abandon(_ context: ContextRef) {
-        context.it.isDying.store(true, ordering: .sequentiallyConsistent)
+        _ = context.set(ContextState.dying)
         context.wakeAll()
         cancelAll(of: context)
         unpin(context)
@@ -321,14 +321,12 @@ extension Ref where Pointee == LinuxFace {
 
     /// Ends a pinned context: takes back what is queued, waits for what runs. 0 or -EINVAL.
     func destroy(_ context: ContextRef) -> Int {
-        let (first, _) = context.it.isDying.compareExchange(
-            expected: false, desired: true, ordering: .sequentiallyConsistent)
-        if !first { return failure(EINVAL) }
+        if !context.set(ContextState.dying) { return failure(EINVAL) }
         it.lock.lock()
         unlinkLocked(context)
         it.lock.unlock()
         context.wakeAll()
-        if context.it.isAdopted.load(ordering: .acquiring) {
+        if context.isAdopted {
             destroyAdopted(context)
             return 0
         }

@@ -49,19 +49,26 @@ extension Ref where Pointee == LinuxFace {
         guard let context = findUnpinned(address) else { return nil }
         context.it.lock.lock()
         defer { context.it.lock.unlock() }
-        if !context.isLocked(named: address) { return nil }
-        let taken = context.it.ring.take(
-            into: events, count: maximum, minimum: minimum, it.memory)
-        return taken > 0 || minimum == 0 && context.it.overdue == 0 ? taken : nil
+        if context.isLocked(named: address) {
+            let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
+            return taken > 0 || minimum == 0 && context.it.overdue == 0 ? taken : nil
+        }
+        if !context.isAdopted || context.it.address.load(ordering: .relaxed) != address
+            || !mayTakeLocked(context)
+        {
+            return nil
+        }
+        let taken = takeFromKernelRing(context, into: events, count: maximum, minimum: minimum)
+        return taken > 0 || minimum == 0 ? taken : nil
     }
 
     /// Reaps from a pinned context. The number of events, or a negated errno.
     func reap(_ reaping: inout Reaping) -> Int {
         while true {
             let context = reaping.context
-            if context.it.isAdopted.load(ordering: .acquiring) { return reapAdopted(reaping) }
+            if context.isAdopted { return reapAdopted(reaping) }
             context.it.lock.lock()
-            if context.it.isDying.load(ordering: .relaxed) {
+            if context.isDying {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
             }
@@ -95,7 +102,10 @@ extension Ref where Pointee == LinuxFace {
         if Memory.isOutsideUserSpace(target) {
             return reaping.taken > 0 ? 0 : failure(EFAULT)
         }
-        let result = reaping.context.it.ring.take(into: target, count: left, it.memory)
+        let ring = reaping.context.it.ring
+        let result =
+            it.memory.isStrict
+            ? ring.takeStrictly(into: target, count: left) : ring.take(into: target, count: left)
         if result < 0 { return reaping.taken > 0 ? 0 : result }
         reaping.taken &+= result
         return 0
@@ -113,7 +123,7 @@ extension Ref where Pointee == LinuxFace {
     /// After a signal or the end of the time: what is there is taken once more.
     private func takeLast(_ reaping: inout Reaping, _ reason: Int) -> Int {
         reaping.context.it.lock.lock()
-        let isDying = reaping.context.it.isDying.load(ordering: .relaxed)
+        let isDying = reaping.context.isDying
         let result = isDying ? 0 : takeLocked(&reaping)
         reaping.context.it.lock.unlock()
         if result < 0 { return result }
@@ -178,7 +188,7 @@ extension Ref where Pointee == LinuxFace {
             context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
             let isReady =
                 context.it.ring.available >= sleeper.it.wanted
-                || context.it.isDying.load(ordering: .relaxed)
+                || context.isDying
             context.it.lock.unlock()
             it.engine.nudge()
             let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)

@@ -26,6 +26,8 @@ private struct Gathered {
     /// It was taken for one because it was one last time: to be looked at before anything that
     /// names it is published.
     var isUnchecked = false
+    /// The next request is a read that was tried with RWF_NOWAIT, in vain: what that came to.
+    var attempted: Int?
 
     /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
     @inline(__always)
@@ -47,6 +49,7 @@ private struct Gathered {
         signals = 0
         checkedEventfd = -1
         isUnchecked = false
+        attempted = nil
     }
 
     @inline(__always)
@@ -74,27 +77,65 @@ extension Ref where Pointee == LinuxFace {
             guard !it.memory.isStrict, !Memory.isOutsideUserSpace(pointers), count > 0,
                 let context = findUnpinned(address)
             else { return submitPinned(address, count: count, pointers, events) }
-            var gathered = Gathered(context: context, events: events)
-            gathered.slots = context.reserve(
+            if context.isAdopted { return submitAdopted(address, count: count, pointers) }
+            let slots = context.reserve(
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
-            if gathered.slots == 0 { return submitPinned(address, count: count, pointers, events) }
+            if slots == 0 { return submitPinned(address, count: count, pointers, events) }
             rememberInThread(context)
-            var accepted = submitPlain(from: 0, count, pointers, &gathered, mayTrust: true)
-            if gathered.isUnchecked && !it.engine.confirmEventfd(gathered.checkedEventfd) {
-                gathered.startAgain()
-                accepted = 0
-            }
+            var attempted: Int?
+            let accepted = readCached(
+                min(count, Int(slots)), pointers, into: events, attempted: &attempted)
             if accepted < count {
-                return submitRest(&gathered, after: accepted, count: count, pointers)
+                var gathered = Gathered(context: context, events: events)
+                gathered.count = UInt32(truncatingIfNeeded: accepted)
+                gathered.slots = slots &- gathered.count
+                gathered.attempted = attempted
+                return submitRest(&gathered, count: count, pointers)
             }
-            gathered.publish()
+            context.publish(events, count: slots)
+            context.wakeSleepers()
             releaseUnpinned(context)
             return accepted
         }
     }
 
-    /// The usual case, for as long as it lasts and slots are reserved: one buffer, no flags, and a
-    /// file that was in the page cache last time. How many of `count` requests are accepted now,
+    /// Reads that ask for nothing but their buffer, for as long as they come from the page cache: how
+    /// many of `count`. The first of a submission, and the most of many.
+    @inline(__always)
+    private func readCached(
+        _ count: Int, _ pointers: UInt, into events: UInt, attempted: inout Int?
+    ) -> Int {
+        let engine = it.engine
+        var accepted = 0
+        var event = events
+        var descriptor: Int32 = -1
+        while accepted < count {
+            let slot = pointers &+ UInt(bitPattern: accepted &* 8)
+            guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
+                let plain = PlainTransfer(address), !plain.isWrite, plain.resfd < 0
+            else { break }
+            if plain.descriptor != descriptor {
+                if !engine.mayReadCached(plain.descriptor) { break }
+                descriptor = plain.descriptor
+            }
+            var vector = plain.vector
+            let result = withAddress(of: &vector) {
+                engine.readCached(descriptor, UInt(bitPattern: $0), plain.offset)
+            }
+            if result != plain.vector.length {
+                attempted = result
+                break
+            }
+            unsafe Ref<io_event>(address: event).unsafelyUnwrapped.it = io_event(
+                data: plain.data, obj: UInt64(address), res: Int64(result), res2: 0)
+            event &+= UInt(AioRing.eventBytes)
+            accepted &+= 1
+        }
+        return accepted
+    }
+
+    /// Transfers of one buffer without flags, for as long as slots are reserved and the file was in
+    /// the page cache last time. How many of `count` requests are accepted now,
     /// of which `first` were before; what the next one is, the rest finds out. With `mayTrust`
     /// the caller confirms the eventfd of reads afterwards.
     @inline(__always)
@@ -125,7 +166,7 @@ extension Ref where Pointee == LinuxFace {
             let result = withAddress(of: &vector) {
                 it.engine.transferAtOnce(
                     isWrite: plain.isWrite, plain.descriptor, UInt(bitPattern: $0), length,
-                    plain.offset)
+                    plain.offset, attempted: &gathered.attempted)
             }
             guard let result else { return accepted }
             gathered.slots &-= 1
@@ -147,17 +188,29 @@ extension Ref where Pointee == LinuxFace {
         return true
     }
 
-    /// The rest of an io_submit that began with plain requests. The reserved slots have kept the
+    /// The rest of an io_submit that began with cached reads. The reserved slots have kept the
     /// context until here.
     @inline(never)
-    private func submitRest(
-        _ gathered: inout Gathered, after accepted: Int, count: Int, _ pointers: UInt
-    ) -> Int {
+    private func submitRest(_ gathered: inout Gathered, count: Int, _ pointers: UInt) -> Int {
         let context = gathered.context
+        var accepted = Int(gathered.count)
+        if gathered.attempted == nil {
+            accepted = submitPlain(
+                from: accepted, count, pointers, &gathered, mayTrust: accepted == 0)
+            if gathered.isUnchecked && !it.engine.confirmEventfd(gathered.checkedEventfd) {
+                gathered.startAgain()
+                accepted = 0
+            }
+            if accepted == count {
+                gathered.publish()
+                releaseUnpinned(context)
+                return accepted
+            }
+        }
         context.it.pins.add(1, ordering: .sequentiallyConsistent)
         defer { unpin(context) }
-        let count = min(count, Int(context.it.ring.nr))
-        return submitOurs(&gathered, after: accepted, count: count, pointers)
+        return submitOurs(
+            &gathered, after: accepted, count: min(count, Int(context.it.ring.nr)), pointers)
     }
 
     @inline(never)
@@ -169,16 +222,16 @@ extension Ref where Pointee == LinuxFace {
         if nr < 0 { return failure(EINVAL) }
         let count = min(nr, Int(context.it.ring.nr))
         if count == 0 { return 0 }
-        if context.it.isAdopted.load(ordering: .acquiring)
-            || context.it.mayBeAdopted.load(ordering: .relaxed)
+        if context.isAdopted
+            || context.mayBeAdopted
                 && adopt(context, pointers)
         {
-            return submitAdopted(context, count: nr, pointers)
+            return submitAdopted(address, count: nr, pointers)
         }
         var gathered = Gathered(context: context, events: events)
         let result = submitOurs(&gathered, after: 0, count: count, pointers)
-        return result == failure(EAGAIN) && context.it.isAdopted.load(ordering: .acquiring)
-            ? submitAdopted(context, count: nr, pointers) : result
+        return result == failure(EAGAIN) && context.isAdopted
+            ? submitAdopted(address, count: nr, pointers) : result
     }
 
     private func submitOurs(
@@ -189,7 +242,7 @@ extension Ref where Pointee == LinuxFace {
         var accepted = first
         var result = 0
         while accepted < count {
-            if !it.memory.isStrict && batch.isEmpty {
+            if !it.memory.isStrict && batch.isEmpty && gathered.attempted == nil {
                 accepted = submitPlain(from: accepted, count, pointers, &gathered)
                 if accepted == count { break }
             }
@@ -208,7 +261,7 @@ extension Ref where Pointee == LinuxFace {
         if gathered.slots > 0 { context.unreserve(gathered.slots) }
         // Whoever destroys the context has ended what was in its request queue by then, or
         // this sees that it is dying.
-        if context.it.isDying.load(ordering: .sequentiallyConsistent) {
+        if context.isDying {
             cancelAll(of: context)
         }
         return accepted > 0 ? accepted : result
@@ -231,8 +284,11 @@ extension Ref where Pointee == LinuxFace {
         }
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
-            start(iocb, address, UInt(bitPattern: vectorAddress), &batch)
+            start(
+                iocb, address, UInt(bitPattern: vectorAddress), &batch,
+                attempted: gathered.attempted)
         }
+        gathered.attempted = nil
         let resfd = iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 ? iocb.aio_resfd : -1
         switch outcome {
         case .completed(let result):
@@ -270,7 +326,7 @@ extension Ref where Pointee == LinuxFace {
     /// address of a vector on the caller's stack.
     @inline(__always)
     private func start(
-        _ iocb: iocb, _ address: UInt, _ vector: UInt, _ batch: inout Batch
+        _ iocb: iocb, _ address: UInt, _ vector: UInt, _ batch: inout Batch, attempted: Int?
     ) -> Outcome {
         var request: Request
         switch Int(iocb.aio_lio_opcode) {
@@ -279,6 +335,7 @@ extension Ref where Pointee == LinuxFace {
                 operation: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PREAD) ? .read : .write,
                 descriptor: iocb.aio_fildes)
             describeBuffer(iocb, vector, &request)
+            request.attempted = attempted
         case Int(IOCB_CMD_PREADV), Int(IOCB_CMD_PWRITEV):
             return startVectors(iocb, address, &batch)
         case Int(IOCB_CMD_FSYNC), Int(IOCB_CMD_FDSYNC):

@@ -32,6 +32,8 @@ public struct Request {
     public var bufferError = 0
     /// An eventfd to signal, or -1.
     public var resfd: Int32
+    /// What a read with RWF_NOWAIT came to that was tried on the strength of the hint, in vain.
+    public var attempted: Int?
 
     @inline(__always)
     public init(operation: JobOperation, descriptor: Int32) {
@@ -96,14 +98,17 @@ extension Ref where Pointee == EngineRecord {
     /// A transfer of one buffer of `length` bytes, done in the submitter if the hint says that the
     /// file's pages were cached last time and nothing stands against it. Its result; nil when
     /// the file must be looked at, with nothing transferred that may not be transferred again.
+    /// `attempted` receives the result of a read with RWF_NOWAIT that was not enough.
     @inline(__always)
     public func transferAtOnce(
-        isWrite: Bool, _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
+        isWrite: Bool, _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64,
+        attempted: inout Int?
     ) -> Int? {
         if isWrite { return writeAtOnce(descriptor, vector, length, offset) }
         let result: Int
         if let flags = flagsToReadAtOnce(descriptor) {
             result = System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
+            if result != length && flags != 0 { attempted = result }
         } else if hint(descriptor) == .quick {
             result = readTimed(descriptor, vector, 1, offset, 0)
         } else {
@@ -135,45 +140,64 @@ extension Ref where Pointee == EngineRecord {
         return hint == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
     }
 
-    /// Now and then a hint is dropped: a descriptor that leads to an O_DIRECT file now would block
-    /// its submitters for ever.
+    /// True when the last read from that descriptor came from the page cache and another may be
+    /// tried with `readCached`.
+    @inline(__always)
+    public func mayReadCached(_ descriptor: Int32) -> Bool {
+        hint(descriptor) == .cached && !isDoubted(descriptor)
+    }
+
+    /// A read of one buffer that does not wait for the disk: its result, or why it cannot be done.
+    @inline(__always)
+    public func readCached(_ descriptor: Int32, _ vector: UInt, _ offset: Int64) -> Int {
+        System.transfer(
+            isWrite: false, descriptor, vector, 1, offset, Int32(IOCTX_RWF_NOWAIT))
+    }
+
+    /// Now and then a hint is held against the file: a descriptor that leads to an O_DIRECT file now
+    /// would block its submitters for ever. Everything else is told by the results of its reads.
     @inline(__always)
     private func isDoubted(_ descriptor: Int32) -> Bool {
-        if !CurrentThread().isTimeToDoubt() { return false }
+        CurrentThread().isTimeToDoubt() && !isConfirmed(descriptor)
+    }
+
+    @inline(never)
+    private func isConfirmed(_ descriptor: Int32) -> Bool {
+        let flags = System.fileFlags(descriptor)
+        if flags >= 0 && flags & Int(IOCTX_O_DIRECT) == 0 && hint(descriptor) == .cached {
+            return true
+        }
         setHint(descriptor, .unknown)
-        return true
+        return false
     }
 
     /// Starts a request on the path that suits its file.
     @inline(__always)
     public func start(_ request: inout Request, _ batch: inout Batch) -> Outcome {
         // The usual case, decided by the hint alone: a read from memory.
-        if request.operation == .read && request.bufferError | request.priorityError == 0
-            && request.offset >= 0,
+        if request.attempted == nil && request.operation == .read
+            && request.bufferError | request.priorityError == 0 && request.offset >= 0,
             let flags = flagsToReadAtOnce(request.descriptor)
         {
             let result = System.transfer(
                 isWrite: false, request.descriptor, request.vectors, request.vectorCount,
                 request.offset, request.rwFlags | flags)
             if result == request.length { return .completed(result) }
-            return startSlowly(&request, &batch, attempted: flags != 0 ? result : nil)
+            if flags != 0 { request.attempted = result }
         }
-        return startSlowly(&request, &batch, attempted: nil)
+        return startSlowly(&request, &batch)
     }
 
-    /// Looks the file up and decides. `attempted` is the result of a read with RWF_NOWAIT that
-    /// was made on the strength of the hint.
+    /// Looks the file up and decides.
     @inline(never)
-    public func startSlowly(
-        _ request: inout Request, _ batch: inout Batch, attempted: Int?
-    ) -> Outcome {
+    public func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
         var facts = FileFacts()
         let found = FileFacts.of(request.descriptor, &facts)
         if found < 0 { return .refused(found) }
         forgetHint(request.descriptor, unless: facts.kind)
         switch request.operation {
         case .read, .write:
-            return startTransfer(&request, &batch, facts, attempted: attempted)
+            return startTransfer(&request, &batch, facts)
         case .fsync, .fdatasync:
             // fs/aio.c, aio_fsync.
             if !FileChecks.hasFsync(request.descriptor, facts) { return .refused(failure(EINVAL)) }
@@ -191,13 +215,13 @@ extension Ref where Pointee == EngineRecord {
     // MARK: Reads and writes
 
     private func startTransfer(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome {
         let refusal =
             request.face == .linux
             ? FileChecks.refusal(of: request, facts) : FileChecks.accessRefusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
-        let outcome = chooseTransfer(&request, &batch, facts, attempted: attempted)
+        let outcome = chooseTransfer(&request, &batch, facts)
         // Flags that the file does not take are refused, not reported in an event.
         if case .completed(failure(EOPNOTSUPP)) = outcome, request.rwFlags != 0,
             !FileChecks.answersInEvent(request, facts)
@@ -208,7 +232,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func chooseTransfer(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome {
         let isWrite = request.operation == .write
         switch facts.kind {
@@ -232,11 +256,11 @@ extension Ref where Pointee == EngineRecord {
             if hint(request.descriptor) == .unknown { setHint(request.descriptor, facts.kind) }
             return .completed(transferNow(request))
         }
-        return startBufferedRead(&request, &batch, facts, attempted: attempted)
+        return startBufferedRead(&request, &batch, facts)
     }
 
     private func startBufferedRead(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, attempted: Int?
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome {
         let descriptor = request.descriptor
         let hinted = hint(descriptor)
@@ -247,7 +271,7 @@ extension Ref where Pointee == EngineRecord {
             return .completed(readTimed(request))
         }
         var result =
-            attempted
+            request.attempted
             ?? System.transfer(
                 isWrite: false, descriptor, request.vectors, request.vectorCount, request.offset,
                 request.rwFlags | Int32(IOCTX_RWF_NOWAIT))

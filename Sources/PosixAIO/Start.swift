@@ -21,7 +21,7 @@ extension Ref where Pointee == PosixFace {
             var request = operation.request(of: block, vector: UInt(bitPattern: vectorAddress))
             // The usual case takes no lock, so a handler may interrupt it.
             if !operation.isVectored && !block.it.notification.needsThread(ofList: false),
-                let result = it.engine.transferAtOnce(request)
+                let result = it.engine.transferAtOnce(&request)
             {
                 complete(block, result, list: nil, isInline: true)
                 wakeSleepers()
@@ -65,7 +65,7 @@ extension Ref where Pointee == PosixFace {
         let needsThread = notifies && block.it.notification.needsThread(ofList: false)
         if !notifies { request.resfd = -1 }
         if needsThread && !expectThread() { return refuse(block, failure(EAGAIN)) }
-        switch it.engine.startSlowly(&request, &batch, attempted: nil) {
+        switch it.engine.startSlowly(&request, &batch) {
         case .completed(let result):
             complete(block, result, list: list, isInline: true)
         case .refused(let result) where result != failure(EAGAIN):
@@ -190,7 +190,7 @@ extension Ref where Pointee == PosixFace {
         return withAddress(of: &vector) {
             var request = operation.request(of: block, vector: UInt(bitPattern: $0))
             if !block.it.notification.needsThread(ofList: false),
-                let result = it.engine.transferAtOnce(request)
+                let result = it.engine.transferAtOnce(&request)
             {
                 complete(block, result, list: list, isInline: true)
                 return 0
@@ -203,10 +203,10 @@ extension Ref where Pointee == PosixFace {
 extension Ref where Pointee == EngineRecord {
     /// The same for a request of one vector.
     @inline(__always)
-    fileprivate func transferAtOnce(_ request: Request) -> Int? {
+    fileprivate func transferAtOnce(_ request: inout Request) -> Int? {
         transferAtOnce(
             isWrite: request.operation == .write, request.descriptor, request.vectors,
-            request.length, request.offset)
+            request.length, request.offset, attempted: &request.attempted)
     }
 }
 

@@ -85,9 +85,9 @@ private func makeGuarded() -> Ref<Guarded> {
         #expect(CurrentThread().station == 0)
     }
 
-    @Test("A hint is doubted once in 64 requests of a thread") func doubts() {
+    @Test("A hint is doubted once in 61 requests of a thread") func doubts() {
         concurrently(1) { _ in
-            let doubts = (0..<640).filter { _ in CurrentThread().isTimeToDoubt() }
+            let doubts = (0..<610).filter { _ in CurrentThread().isTimeToDoubt() }
             #expect(doubts.count == 10)
         }
     }

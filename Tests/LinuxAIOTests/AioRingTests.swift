@@ -18,7 +18,7 @@ extension AioRing {
     fileprivate var program: Ref<aio_ring> { Ref<aio_ring>(address: pages.address)! }
 
     fileprivate mutating func publish(_ data: UInt64) {
-        store(io_event(data: data, obj: 0, res: 0, res2: 0), at: 0)
+        store(io_event(data: data, obj: 0, res: 0, res2: 0))
         advanceTail(by: 1)
     }
 
@@ -26,9 +26,9 @@ extension AioRing {
     fileprivate func take(_ count: Int, strict: Bool = false) -> [UInt64] {
         var events = [io_event](repeating: io_event(), count: max(count, 1))
         let taken = events.withUnsafeMutableBufferPointer {
-            take(
-                into: UInt(bitPattern: $0.baseAddress), count: count,
-                UserMemory(isStrict: strict))
+            let address = UInt(bitPattern: $0.baseAddress)
+            return strict
+                ? takeStrictly(into: address, count: count) : take(into: address, count: count)
         }
         return events.prefix(taken).map(\.data)
     }
@@ -96,9 +96,11 @@ extension AioRing {
     func batchAcrossTheEnd() {
         var ring = makeRing(slots: 8)
         for lap in 0..<20 {
-            for position in 0..<5 {
-                let event = io_event(data: UInt64(lap * 5 + position), obj: 1, res: 2, res2: 0)
-                ring.store(event, at: UInt32(position))
+            let events = (0..<5).map {
+                io_event(data: UInt64(lap * 5 + $0), obj: 1, res: 2, res2: 0)
+            }
+            events.withUnsafeBufferPointer {
+                ring.store(from: UInt(bitPattern: $0.baseAddress), count: 5)
             }
             #expect(ring.available == 0, "stored and not yet published")
             ring.advanceTail(by: 5)
@@ -154,7 +156,7 @@ extension AioRing {
         for _ in 0..<2 {
             for data: UInt64 in 0..<6 { ring.publish(data) }
             let page = Memory.map(bytes: 4096, protection: PROT_READ)
-            let result = ring.take(into: page, count: 6, UserMemory(isStrict: true))
+            let result = ring.takeStrictly(into: page, count: 6)
             #expect(result == failure(EFAULT))
             #expect(ring.available == 6)
             #expect(ring.take(10, strict: true) == [0, 1, 2, 3, 4, 5])

@@ -120,7 +120,7 @@ _Static_assert(sizeof(struct ioctx_epoll_event) == sizeof(struct epoll_event), "
 struct ioctx_thread {
     uint32_t critical;
     uint32_t calls;    /* calls of the layer that are open in this thread */
-    uint32_t requests; /* requests started, to doubt a hint now and then */
+    uint32_t requests; /* requests since a hint was doubted last */
     uintptr_t context; /* the context of the outermost open call */
     uintptr_t station; /* in a daemon of ours, its station; else 0 */
 };
