@@ -116,13 +116,15 @@ extension Ref where Pointee == PosixFace {
         it.notifier.lock.unlock()
     }
 
+    /// Called in threads of the program or of the notifier only: what a daemon starts would share
+    /// its descriptor table. The stack is the usual one, for the program's functions.
     private func startNotifierLocked() -> Bool {
         it.notifier.waiting &+= 1
-        let error = unsafe ioctx_notifier_start(
+        let error = unsafe ioctx_thread_start(
             { argument in
                 Ref<PosixFace>(address: UInt(bitPattern: argument))?.serveNotifications()
                 return nil
-            }, UnsafeMutableRawPointer(pointer))
+            }, UnsafeMutableRawPointer(pointer), 0)
         if error != 0 { it.notifier.waiting &-= 1 }
         return error == 0
     }
