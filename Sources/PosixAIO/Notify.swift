@@ -74,16 +74,10 @@ struct NotifierThreads: ~Copyable {
     }
 
     private mutating func growLocked() -> Bool {
-        let first = errands.opened
-        if !errands.grow() { return false }
-        var index = errands.opened
-        while index > first {
-            index &-= 1
-            errands[index].it.index = index
-            errands[index].it.next = freeHead
-            freeHead = index
+        errands.grow(freeHead: &freeHead) { errand, index, next in
+            errand.it.index = index
+            errand.it.next = next
         }
-        return true
     }
 }
 
