@@ -95,9 +95,11 @@ public struct EngineRecord: ~Copyable {
     let nativeStation = StationSlot()
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
     let stations = Atomic<UInt>(0)
-    /// io_uring, or the kernel's AIO, cannot be had in this process, ever.
+    /// io_uring, or a station of the kernel's AIO, cannot be had in this process, ever.
     var uringIsHopeless = false  // (e)
     let nativeIsHopeless = Atomic<Bool>(false)  // (e) to write
+    /// What KernelAIO.isUsable() has answered; nil before it was asked.
+    var kernelAIOIsUsable: Bool?  // (e)
 
     /// Hints about descriptors: see FileKind.swift.
     let hints: UInt
@@ -207,8 +209,24 @@ extension Ref where Pointee == EngineRecord {
         it.nativeStation.forget(station)
     }
 
+    /// Whether the kernel's AIO may be asked for. Found out once: where a seccomp filter is active,
+    /// it takes a child.
+    public func kernelAIOIsUsable() -> Bool {
+        it.startLock.lock()
+        defer { it.startLock.unlock() }
+        return kernelAIOIsUsableLocked()
+    }
+
+    private func kernelAIOIsUsableLocked() -> Bool {
+        if let known = it.kernelAIOIsUsable { return known }
+        let isUsable = KernelAIO.isUsable()
+        it.kernelAIOIsUsable = isUsable
+        return isUsable
+    }
+
     private func startNativeLocked() -> Bool {
-        guard KernelAIO.isUsable(), let station = idleStation(.native), station.start() == 0 else {
+        guard kernelAIOIsUsableLocked(), let station = idleStation(.native), station.start() == 0
+        else {
             // Such as -EAGAIN: the system's contexts are used up.
             it.nativeIsHopeless.store(true, ordering: .relaxed)
             return false

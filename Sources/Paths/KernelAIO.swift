@@ -16,7 +16,7 @@ public enum KernelAIO {
     }
 
     /// True when the kernel's AIO may be asked for without being killed.
-    public static func isUsable() -> Bool {
+    static func isUsable() -> Bool {
         if !mayBeTrapped { return true }
         return UringProbe.runInChild { KernelAIO.trySetup() } == 0
     }
