@@ -225,14 +225,14 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func startNativeLocked() -> Bool {
-        guard kernelAIOIsUsableLocked(), let station = idleStation(.native), station.start() == 0
-        else {
-            // Such as -EAGAIN: the system's contexts are used up.
-            it.nativeIsHopeless.store(true, ordering: .relaxed)
-            return false
+        if kernelAIOIsUsableLocked(), let station = idleStation(.native),
+            start(station, in: it.nativeStation) == 0
+        {
+            return true
         }
-        it.nativeStation.address.store(station.address, ordering: .releasing)
-        return true
+        // Such as -EAGAIN: the system's contexts are used up.
+        it.nativeIsHopeless.store(true, ordering: .relaxed)
+        return false
     }
 
     private func startLocked() -> Bool {
@@ -250,6 +250,13 @@ extension Ref where Pointee == EngineRecord {
     private func start(_ kind: Engine, in slot: borrowing StationSlot) -> Int {
         if UringProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
+        return start(station, in: slot)
+    }
+
+    private func start(_ station: Ref<Station>, in slot: borrowing StationSlot) -> Int {
+        // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
+        station.it.users.add(1, ordering: .sequentiallyConsistent)
+        defer { station.release() }
         let result = station.start()
         if result == 0 { slot.address.store(station.address, ordering: .releasing) }
         return result

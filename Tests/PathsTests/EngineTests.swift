@@ -332,6 +332,45 @@ import Testing
         }
     }
 
+    /// The thread that starts it is kept in a signal handler for longer than the daemon stays.
+    @Test(
+        "A station whose daemon leaves at once does not stay in its place",
+        arguments: DaemonEngine.available)
+    func shortLife(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            setenv("IOCTX_AIOD_LIFETIME", "1", 1)
+            signal(SIGUSR1) { _ in usleep(4000) }
+            let engine = makeEngine(engine.choice)
+            let starter = Atomic<UInt>(0)
+            let starts = Atomic<Int>(0)
+            let signals = Atomic<Int>(0)
+            concurrently(2) { index in
+                if index == 0 {
+                    // Who runs the tests may have blocked it.
+                    var mask = sigset_t()
+                    sigaddset(&mask, SIGUSR1)
+                    pthread_sigmask(SIG_UNBLOCK, &mask, nil)
+                    starter.store(UInt(pthread_self()), ordering: .releasing)
+                    for start in 1...100 {
+                        while engine.it.station.current != nil { usleep(100) }
+                        starts.store(start, ordering: .releasing)
+                        engine.warmUp()
+                        while signals.load(ordering: .acquiring) < start { usleep(100) }
+                    }
+                } else {
+                    for start in 1...100 {
+                        while starts.load(ordering: .acquiring) < start { usleep(10) }
+                        // From the start's beginning to a little beyond its end.
+                        usleep(UInt32(start) * 5)
+                        pthread_kill(pthread_t(starter.load(ordering: .acquiring)), SIGUSR1)
+                        signals.store(start, ordering: .releasing)
+                    }
+                }
+            }
+        }
+    }
+
     /// A program that closes what it does not know: the daemon finishes what it has, and another
     /// takes its place.
     @Test(
