@@ -5,9 +5,7 @@
 
 __thread struct ioctx_thread ioctx_thread_local;
 
-enum { DAEMON_STACK_BYTES = 128 * 1024 };
-
-int ioctx_thread_start(void *(*body)(void *), void *argument)
+int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
@@ -17,7 +15,8 @@ int ioctx_thread_start(void *(*body)(void *), void *argument)
     if (error)
         return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, DAEMON_STACK_BYTES);
+    if (stack_bytes > 0)
+        pthread_attr_setstacksize(&attributes, stack_bytes);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&thread, &attributes, body, argument);

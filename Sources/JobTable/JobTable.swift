@@ -194,16 +194,10 @@ extension Ref where Pointee == JobTable {
     }
 
     private func growLocked() -> Bool {
-        let first = it.jobs.opened
-        if !it.jobs.grow() { return false }
-        var index = it.jobs.opened
-        while index > first {
-            index &-= 1
-            it.jobs[index].it.index = index
-            it.jobs[index].it.queueNext = it.freeHead
-            it.freeHead = index
+        it.jobs.grow(freeHead: &it.freeHead) { job, index, next in
+            job.it.index = index
+            job.it.queueNext = next
         }
-        return true
     }
 
     // MARK: Vectors

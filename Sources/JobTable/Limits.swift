@@ -90,30 +90,29 @@ public struct Limits {
     /// The leading decimal number of a variable; nil when unset or not a number.
     static func environmentNumber(_ name: StaticString) -> UInt32? {
         guard let value = unsafe environmentValue(name) else { return nil }
-        var number: UInt64 = 0
-        var index = 0
-        while case let character = unsafe UInt8(bitPattern: value[index]), character >= 48,
-            character <= 57, index < 10
-        {
-            number = number &* 10 &+ UInt64(character &- 48)
-            index &+= 1
-        }
-        return index == 0 ? nil : UInt32(clamping: number)
+        return unsafe leadingNumber(UnsafeRawBufferPointer(start: value, count: strlen(value)))
     }
 
     static func numberInFile(_ path: StaticString) -> UInt32? {
         var buffer = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
         return unsafe withUnsafeMutableBytes(of: &buffer) { bytes in
             let count = unsafe System.readFile(path, into: bytes)
-            var number: UInt64 = 0
-            var digits = 0
-            for index in 0..<max(count, 0) {
-                let character = unsafe bytes[index]
-                if character < 48 || character > 57 || digits >= 19 { break }
-                number = number &* 10 &+ UInt64(character &- 48)
-                digits &+= 1
-            }
-            return digits == 0 ? nil : UInt32(clamping: number)
+            return unsafe leadingNumber(
+                UnsafeRawBufferPointer(rebasing: bytes[..<max(count, 0)]))
         }
+    }
+
+    /// The decimal number that a text begins with; nil when it begins with no digit.
+    private static func leadingNumber(_ text: UnsafeRawBufferPointer) -> UInt32? {
+        var number: UInt64 = 0
+        var digits = 0
+        // 19 digits fit, and are too large already.
+        for index in 0..<min(text.count, 19) {
+            let character = unsafe text[index]
+            if character < 48 || character > 57 { break }
+            number = number &* 10 &+ UInt64(character &- 48)
+            digits &+= 1
+        }
+        return digits == 0 ? nil : UInt32(clamping: number)
     }
 }

@@ -139,4 +139,20 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         openedCount.store(next, ordering: .releasing)
         return true
     }
+
+    /// The same for an owner that keeps its free elements on a list, from `freeHead` on: `link` is
+    /// told of each new one, its index and the index of the next; the first becomes the head.
+    public mutating func grow(
+        freeHead: inout UInt32, link: (Ref<Element>, _ index: UInt32, _ next: UInt32) -> Void
+    ) -> Bool {
+        let first = opened
+        if !grow() { return false }
+        var index = opened
+        while index > first {
+            index &-= 1
+            link(self[index], index, freeHead)
+            freeHead = index
+        }
+        return true
+    }
 }

@@ -29,7 +29,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(never)
     func adopt(_ context: ContextRef, _ pointers: UInt) -> Bool {
         let isFirst = context.clear(ContextState.fresh)
-        if !isFirst || !suitsKernel(pointers) || !kernelIsUsable()
+        if !isFirst || !suitsKernel(pointers) || !it.engine.kernelAIOIsUsable()
             || !reserveAdoption(context.it.quota)
         {
             return context.isAdopted
@@ -44,17 +44,6 @@ extension Ref where Pointee == LinuxFace {
         it.adoptedEvents &-= context.it.quota
         it.lock.unlock()
         return false
-    }
-
-    /// Found out once: a seccomp filter may kill whoever asks for the kernel's AIO.
-    private func kernelIsUsable() -> Bool {
-        it.lock.lock()
-        defer { it.lock.unlock() }
-        if !it.kernelWasTried {
-            it.kernelWasTried = true
-            it.kernelIsUsable = KernelAIO.isUsable()
-        }
-        return it.kernelIsUsable
     }
 
     private func suitsKernel(_ pointers: UInt) -> Bool {

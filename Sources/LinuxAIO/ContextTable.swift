@@ -24,8 +24,6 @@ struct LinuxFace: ~Copyable {
     var lowestFree: UInt32 = 0  // (f) no free record below
     var arena: RingArena  // (f)
     var quotaUsed: UInt32 = 0  // (f) sum of io_setup's arguments
-    var kernelWasTried = false  // (f)
-    var kernelIsUsable = false  // (f)
     var adoptedContexts: UInt32 = 0  // (f)
     var adoptedEvents: UInt32 = 0  // (f) sum of their io_setup's arguments
     let heads: UInt  // address of `buckets` atomic indexes, each plus one

@@ -52,6 +52,23 @@ public enum Engine: UInt8, Sendable {
     }
 }
 
+/// A place for a station, and when to try again to fill it.
+struct StationSlot: ~Copyable {
+    /// The station's address; 0 when there is none at the moment.
+    let address = Atomic<UInt>(0)
+    /// After a failed start, nobody tries again before this time on the monotonic clock.
+    let retryAtNs = Atomic<UInt64>(0)
+
+    /// The station, which may leave at any time unless it is retained.
+    @inline(__always)
+    var current: Ref<Station>? { Ref(address: address.load(ordering: .acquiring)) }
+
+    func forget(_ station: Ref<Station>) {
+        _ = address.compareExchange(
+            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+    }
+}
+
 /// The engine's record: one per process.
 public struct EngineRecord: ~Copyable {
     /// What IOCTX_ENGINE asked for; constant.
@@ -63,23 +80,20 @@ public struct EngineRecord: ~Copyable {
 
     /// Serialises the start of stations; guards everything that says (e).
     let startLock = FutexLock()
-    /// Address of the station that takes hand-overs; 0 when there is none at the moment.
-    let station = Atomic<UInt>(0)
-    /// Address of the pool that takes fsyncs beside a daemon on io_uring, which would pass them on
-    /// to a thread of the kernel's and wait for that: two wake-ups more than a pool's worker needs.
-    let syncStation = Atomic<UInt>(0)
-    /// Address of the station of the kernel's AIO; 0 when there is none at the moment.
-    let nativeStation = Atomic<UInt>(0)
+    /// The station that takes hand-overs.
+    let station = StationSlot()
+    /// The pool that takes fsyncs beside a daemon on io_uring, which would pass them on to a
+    /// thread of the kernel's and wait for that: two wake-ups more than a pool's worker needs.
+    let syncStation = StationSlot()
+    /// The station of the kernel's AIO.
+    let nativeStation = StationSlot()
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
     let stations = Atomic<UInt>(0)
-    /// io_uring, or the kernel's AIO, cannot be had in this process, ever.
+    /// io_uring, or a station of the kernel's AIO, cannot be had in this process, ever.
     var uringIsHopeless = false  // (e)
     let nativeIsHopeless = Atomic<Bool>(false)  // (e) to write
-    /// After a failed start, nobody tries again before this time on the monotonic clock: one for
-    /// each of the three stations.
-    let retryAtNs = Atomic<UInt64>(0)
-    let syncRetryAtNs = Atomic<UInt64>(0)
-    let nativeRetryAtNs = Atomic<UInt64>(0)
+    /// What KernelAIO.isUsable() has answered; nil before it was asked.
+    var kernelAIOIsUsable: Bool?  // (e)
 
     /// Hints about descriptors: see FileKind.swift.
     let hints: UInt
@@ -122,39 +136,40 @@ extension Ref where Pointee == EngineRecord {
     /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
     /// had, in which case the request runs inline.
     func acquireStation() -> Ref<Station>? {
-        acquire(it.station, retryAt: it.retryAtNs) { startLocked() }
+        acquire(it.station) { startLocked() }
     }
 
     /// The same for an fsync.
     func acquireStationForSync() -> Ref<Station>? {
-        guard let station = acquireStation() else { return nil }
-        if station.it.kind == .threads || it.choice == .uring { return station }
-        let pool = acquire(it.syncStation, retryAt: it.syncRetryAtNs) {
-            start(.threads, in: it.syncStation) == 0
+        if it.choice != .uring {
+            if it.station.current == nil { warmUp() }
+            // Not retained: the kind is all that matters, and a look at the station's descriptor
+            // would cost a system call for each fsync.
+            if it.station.current?.it.kind == .uring, let pool = acquireSyncPool() { return pool }
         }
-        guard let pool else { return station }
-        station.release()
-        return pool
+        return acquireStation()
+    }
+
+    private func acquireSyncPool() -> Ref<Station>? {
+        acquire(it.syncStation) { start(.threads, in: it.syncStation) == 0 }
     }
 
     /// The station of the kernel's AIO, which has no other to stand for it.
     func acquireNativeStation() -> Ref<Station>? {
         if it.nativeIsHopeless.load(ordering: .relaxed) { return nil }
-        return acquire(it.nativeStation, retryAt: it.nativeRetryAtNs) { startNativeLocked() }
+        return acquire(it.nativeStation) { startNativeLocked() }
     }
 
-    private func acquire(
-        _ slot: borrowing Atomic<UInt>, retryAt: borrowing Atomic<UInt64>, start: () -> Bool
-    ) -> Ref<Station>? {
+    private func acquire(_ slot: borrowing StationSlot, start: () -> Bool) -> Ref<Station>? {
         while true {
-            if let station = Ref<Station>(address: slot.load(ordering: .acquiring)) {
+            if let station = slot.current {
                 if station.retain() {
                     if station.isReachable() { return station }
                     abandon(station)
                     station.release()
                     continue
                 }
-                if slot.load(ordering: .acquiring) == station.address {
+                if slot.current == station {
                     // It is deciding whether to leave: a few instructions.
                     _ = systemCall(Int32(SYS_sched_yield))
                     continue
@@ -162,10 +177,10 @@ extension Ref where Pointee == EngineRecord {
             }
             // pthread_create is not for signal handlers, and a nested call is surely in one.
             if CurrentThread().isNested { return nil }
-            if retryAt.load(ordering: .relaxed) > System.monotonicNs() { return nil }
+            if slot.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
-            if slot.load(ordering: .acquiring) == 0 && !start() {
-                retryAt.store(System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
+            if slot.current == nil && !start() {
+                slot.retryAtNs.store(System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
                 it.startLock.unlock()
                 return nil
             }
@@ -183,22 +198,35 @@ extension Ref where Pointee == EngineRecord {
 
     /// No more hand-overs to a station.
     func forget(_ station: Ref<Station>) {
-        _ = it.station.compareExchange(
-            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
-        _ = it.syncStation.compareExchange(
-            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
-        _ = it.nativeStation.compareExchange(
-            expected: station.address, desired: 0, ordering: .acquiringAndReleasing)
+        it.station.forget(station)
+        it.syncStation.forget(station)
+        it.nativeStation.forget(station)
+    }
+
+    /// Whether the kernel's AIO may be asked for. Found out once: where a seccomp filter is active,
+    /// it takes a child.
+    public func kernelAIOIsUsable() -> Bool {
+        it.startLock.lock()
+        defer { it.startLock.unlock() }
+        return kernelAIOIsUsableLocked()
+    }
+
+    private func kernelAIOIsUsableLocked() -> Bool {
+        if let known = it.kernelAIOIsUsable { return known }
+        let isUsable = KernelAIO.isUsable()
+        it.kernelAIOIsUsable = isUsable
+        return isUsable
     }
 
     private func startNativeLocked() -> Bool {
-        guard KernelAIO.isUsable(), let station = idleStation(.native), station.start() == 0 else {
-            // Such as -EAGAIN: the system's contexts are used up.
-            it.nativeIsHopeless.store(true, ordering: .relaxed)
-            return false
+        if kernelAIOIsUsableLocked(), let station = idleStation(.native),
+            start(station, in: it.nativeStation) == 0
+        {
+            return true
         }
-        it.nativeStation.store(station.address, ordering: .releasing)
-        return true
+        // Such as -EAGAIN: the system's contexts are used up.
+        it.nativeIsHopeless.store(true, ordering: .relaxed)
+        return false
     }
 
     private func startLocked() -> Bool {
@@ -213,11 +241,18 @@ extension Ref where Pointee == EngineRecord {
         return it.choice != .uring && start(.threads, in: it.station) == 0
     }
 
-    private func start(_ kind: Engine, in slot: borrowing Atomic<UInt>) -> Int {
+    private func start(_ kind: Engine, in slot: borrowing StationSlot) -> Int {
         if UringProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
+        return start(station, in: slot)
+    }
+
+    private func start(_ station: Ref<Station>, in slot: borrowing StationSlot) -> Int {
+        // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
+        station.it.users.add(1, ordering: .sequentiallyConsistent)
+        defer { station.release() }
         let result = station.start()
-        if result == 0 { slot.store(station.address, ordering: .releasing) }
+        if result == 0 { slot.address.store(station.address, ordering: .releasing) }
         return result
     }
 

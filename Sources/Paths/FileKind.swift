@@ -104,6 +104,12 @@ struct FileFacts {
     /// /dev/full
     var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
 
+    /// True for O_DIRECT I/O on a regular file or block device that does not make the file longer:
+    /// what the kernel's AIO does without blocking its submitter.
+    func suitsKernelAIO(isWrite: Bool, end: Int64) -> Bool {
+        kind == .direct && (isBlock || !isWrite || end <= Int64(status.st_size))
+    }
+
     /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.
     static func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
         switch fileSystemType(descriptor) {

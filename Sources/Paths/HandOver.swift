@@ -86,9 +86,7 @@ extension Ref where Pointee == EngineRecord {
     /// an event calls this after it has made itself known as waiting.
     @inline(__always)
     public func nudge() {
-        guard let station = Ref<Station>(address: it.station.load(ordering: .acquiring)) else {
-            return
-        }
+        guard let station = it.station.current else { return }
         if station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0
             && station.it.kind == .uring
         {

@@ -174,15 +174,9 @@ struct HeldFiles: ~Copyable {
     }
 
     private mutating func growLocked() -> Bool {
-        let first = files.opened
-        if !files.grow() { return false }
-        var index = files.opened
-        while index > first {
-            index &-= 1
-            files[index].it.waitingHead = Job.none
-            files[index].it.next = freeHead
-            freeHead = index
+        files.grow(freeHead: &freeHead) { file, _, next in
+            file.it.waitingHead = Job.none
+            file.it.next = next
         }
-        return true
     }
 }

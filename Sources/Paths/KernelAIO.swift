@@ -16,7 +16,7 @@ public enum KernelAIO {
     }
 
     /// True when the kernel's AIO may be asked for without being killed.
-    public static func isUsable() -> Bool {
+    static func isUsable() -> Bool {
         if !mayBeTrapped { return true }
         return UringProbe.runInChild { KernelAIO.trySetup() } == 0
     }
@@ -76,11 +76,11 @@ public enum KernelAIO {
         }
     }
 
-    /// True when a request is O_DIRECT I/O on a regular file or block device that does not make
-    /// the file longer: what the kernel's AIO does without blocking its submitter.
+    /// True when the kernel's AIO does a request up to `end` without blocking its submitter: see
+    /// FileFacts.
     public static func suits(_ descriptor: Int32, isWrite: Bool, end: Int64) -> Bool {
         var facts = FileFacts()
-        if FileFacts.of(descriptor, &facts) < 0 || facts.kind != .direct { return false }
-        return facts.isBlock || !isWrite || end <= Int64(facts.status.st_size)
+        return FileFacts.of(descriptor, &facts) == 0
+            && facts.suitsKernelAIO(isWrite: isWrite, end: end)
     }
 }

@@ -38,11 +38,8 @@ extension Ref where Pointee == EngineRecord {
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome? {
         if it.choice != .automatic && it.choice != .native || request.resfd >= 0 { return nil }
-        // A write that makes the file longer would block in io_submit.
         let end = request.offset &+ Int64(request.length)
-        if request.operation == .write && !facts.isBlock && end > Int64(facts.status.st_size) {
-            return nil
-        }
+        if !facts.suitsKernelAIO(isWrite: request.operation == .write, end: end) { return nil }
         if batch.native == nil { batch.native = acquireNativeStation() }
         guard let station = batch.native else { return nil }
         let running = station.it.pool.running.add(1, ordering: .sequentiallyConsistent).oldValue

@@ -574,7 +574,8 @@ extension Ref where Pointee == Station {
             missing &-= 1
             it.pool.workers.add(1, ordering: .acquiringAndReleasing)
             let error = unsafe ioctx_thread_start(
-                { unsafe PoolDaemons.workerMain($0) }, UnsafeMutableRawPointer(pointer))
+                { unsafe PoolDaemons.workerMain($0) }, UnsafeMutableRawPointer(pointer),
+                Int(IOCTX_DAEMON_STACK_BYTES))
             if error != 0 {
                 it.pool.workers.subtract(1, ordering: .acquiringAndReleasing)
                 // With no worker at all the manager does the work itself.

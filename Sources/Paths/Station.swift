@@ -164,11 +164,13 @@ extension Ref where Pointee == Station {
             }
         }
         let argument = unsafe UnsafeMutableRawPointer(pointer)
+        let stack = Int(IOCTX_DAEMON_STACK_BYTES)
         let error =
             switch it.kind {
-            case .uring: unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument)
-            case .native: unsafe ioctx_thread_start({ unsafe NativeDaemon.main($0) }, argument)
-            default: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument)
+            case .uring: unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument, stack)
+            case .native:
+                unsafe ioctx_thread_start({ unsafe NativeDaemon.main($0) }, argument, stack)
+            default: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument, stack)
             }
         if error != 0 {
             if it.kind == .threads { closeSender() }

@@ -56,16 +56,10 @@ struct Lists: ~Copyable {
     }
 
     private mutating func growLocked() -> Bool {
-        let first = lists.opened
-        if !lists.grow() { return false }
-        var index = lists.opened
-        while index > first {
-            index &-= 1
-            lists[index].it.index = index
-            lists[index].it.next = freeHead
-            freeHead = index
+        lists.grow(freeHead: &freeHead) { list, index, next in
+            list.it.index = index
+            list.it.next = next
         }
-        return true
     }
 }
 

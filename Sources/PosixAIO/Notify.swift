@@ -74,16 +74,10 @@ struct NotifierThreads: ~Copyable {
     }
 
     private mutating func growLocked() -> Bool {
-        let first = errands.opened
-        if !errands.grow() { return false }
-        var index = errands.opened
-        while index > first {
-            index &-= 1
-            errands[index].it.index = index
-            errands[index].it.next = freeHead
-            freeHead = index
+        errands.grow(freeHead: &freeHead) { errand, index, next in
+            errand.it.index = index
+            errand.it.next = next
         }
-        return true
     }
 }
 
@@ -116,13 +110,15 @@ extension Ref where Pointee == PosixFace {
         it.notifier.lock.unlock()
     }
 
+    /// Called in threads of the program or of the notifier only: what a daemon starts would share
+    /// its descriptor table. The stack is the usual one, for the program's functions.
     private func startNotifierLocked() -> Bool {
         it.notifier.waiting &+= 1
-        let error = unsafe ioctx_notifier_start(
+        let error = unsafe ioctx_thread_start(
             { argument in
                 Ref<PosixFace>(address: UInt(bitPattern: argument))?.serveNotifications()
                 return nil
-            }, UnsafeMutableRawPointer(pointer))
+            }, UnsafeMutableRawPointer(pointer), 0)
         if error != 0 { it.notifier.waiting &-= 1 }
         return error == 0
     }

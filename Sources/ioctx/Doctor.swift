@@ -16,6 +16,8 @@ struct Doctor: ParsableCommand {
             computed, or a library that is loaded later, escapes it: then look at the running
             process. Nothing is executed and nothing is changed.
 
+            Of a shared library it tells what programs make through it.
+
             Examples:
               ioctx doctor mariadbd
               ioctx doctor /usr/local/bin/server --json
@@ -38,7 +40,9 @@ struct Doctor: ParsableCommand {
             report = try DoctorReport(process: pid)
         } else {
             do {
-                let program = try ProgramSearch.find(RawArguments.path(subject))
+                let path = RawArguments.path(subject)
+                // A library need be neither executable nor on PATH.
+                let program = try ProgramFile.isLibrary(path) ? path : ProgramSearch.find(path)
                 report = DoctorReport(program: program)
             } catch {
                 throw Failure(error.message)
@@ -107,8 +111,12 @@ struct DoctorReport: Encodable {
             inspect(ProgramFile.libraries(of: image))
             judgeProgram(runs: image, as: path)
         } catch {
-            // What cannot be preloaded may not need it.
             inspect([path])
+            if error.isLibrary {
+                judgeLibrary()
+                return
+            }
+            // What cannot be preloaded may not need it.
             isServed = needs == .none && objects.allSatisfy { $0.posixAio.isEmpty }
             verdict = isServed ? "no AIO calls can be seen" : "cannot be served: \(error.reason)"
             advice = isServed ? "nothing needs doing" : "ioctx run refuses it for the same reason"
@@ -157,7 +165,8 @@ struct DoctorReport: Encodable {
 
     /// Libraries that bring AIO to others do not use it themselves.
     private static let providers = [
-        "libaio.so", "libc.so", "ld-linux", "librt.so", "libpthread.so",
+        "libaio.so", "libioctx", "libposixaio.so", "libc.so", "ld-linux", "librt.so",
+        "libpthread.so",
     ]
 
     private mutating func inspect(_ files: [Path]) {
@@ -221,6 +230,18 @@ struct DoctorReport: Encodable {
             verdict = "can be served, by a seccomp filter"
             advice = "ioctx run --intercept seccomp -- \(path.lastComponent)"
         }
+    }
+
+    /// A library is served when the program that loads it is.
+    private mutating func judgeLibrary() {
+        let intercept = needs == .instruction ? "--intercept seccomp " : ""
+        verdict =
+            "a shared library, not a program; "
+            + (objects.isEmpty ? "no AIO calls can be seen" : "its calls can be served")
+        advice =
+            objects.isEmpty
+            ? "look at the program that loads it"
+            : "ioctx run \(intercept)-- a program that loads it"
     }
 
     private mutating func judgeProcess() {

@@ -10,6 +10,7 @@ struct ProgramFile {
     struct Refusal: Error {
         let reason: String
         let isExecutable: Bool
+        var isLibrary = false
     }
 
     /// The kernel's own limit on interpreters that are scripts themselves.
@@ -38,6 +39,16 @@ struct ProgramFile {
         throw Refusal(
             reason: "'\(path)' is one script too many in a chain of #! interpreters",
             isExecutable: false)
+    }
+
+    /// True for a shared library, which is loaded and not run.
+    static func isLibrary(_ path: Path) -> Bool {
+        do {
+            try check(path)
+            return false
+        } catch {
+            return error.isLibrary
+        }
     }
 
     /// The program and the libraries that its loader would give it, which the loader lists without
@@ -132,6 +143,11 @@ private struct FileHead {
         guard let loader = try loaderName() else {
             // The loader run as a program has no loader, and honours LD_PRELOAD all the same.
             if (path.resolved() ?? path).lastComponent.description.hasPrefix("ld-linux") { return }
+            if ObjectFile(path)?.isLibrary == true {
+                throw ProgramFile.Refusal(
+                    reason: "'\(path)' is a shared library, which programs load, and no program",
+                    isExecutable: true, isLibrary: true)
+            }
             throw refusal(
                 "is statically linked, and no library can be preloaded into it; "
                     + "use a build that is linked with the shared C library")

@@ -35,6 +35,8 @@ struct ObjectFile {
     private(set) var instructionNumbers: [String] = []
     /// Whether it is the layer itself, which names its variables.
     private(set) var isLayer = false
+    /// Whether it is made to be loaded and not run, if it names no loader itself.
+    private(set) var isLibrary = false
 
     private static let posixNames: Set<String> = [
         "aio_read", "aio_write", "aio_fsync", "aio_error", "aio_return", "aio_suspend",
@@ -76,6 +78,7 @@ struct ObjectFile {
                 }
             }
         #endif
+        isLibrary = reader.isLibrary()
         isLayer = reader.contains("IOCTX_ENGINE") && libaio.isEmpty
     }
 
@@ -173,6 +176,25 @@ private struct ELFReader {
             start = found + 1
         }
         return false
+    }
+
+    /// True where the linker made a shared object and did not mark it as a program, as it does
+    /// one that is linked statically and may be loaded anywhere.
+    func isLibrary() -> Bool {
+        let sharedObject = 3
+        let dynamic = 6
+        let moreFlags = 0x6fff_fffb
+        let positionIndependentProgram = 0x0800_0000
+        let entryBytes = 16
+        guard integer(at: 16, UInt16.self) == sharedObject,
+            let entries = sections().lazy.compactMap({ $0 }).first(where: { $0.type == dynamic })
+        else { return false }
+        return !stride(from: 0, through: entries.contents.count - entryBytes, by: entryBytes)
+            .contains { start in
+                let tag = entries.contents.loadUnaligned(fromByteOffset: start, as: Int.self)
+                let value = entries.contents.loadUnaligned(fromByteOffset: start + 8, as: Int.self)
+                return tag == moreFlags && value & positionIndependentProgram != 0
+            }
     }
 
     /// The segments that may be executed, with their addresses.

@@ -146,6 +146,27 @@ diagnoses() {
     fi
     status 1 "$tool" doctor no-such-program
 
+    # A shared library is no program, and need not be executable; a program may be linked like one.
+    gcc -O1 -shared -fPIC -o libaio-user.so libaio.c -laio
+    chmod -x libaio-user.so
+    expect_needs libaio 0 ./libaio-user.so
+    expect_equal "its imports" io_setup "$(jq -r '.objects[].libaio[]' out)"
+    expect_needs libaio 0 libaio-user.so
+    status 0 "$tool" doctor ./libaio-user.so
+    grep -q 'shared library' out || fail "not said to be a library: $(<out)"
+    ! grep -q 'static' out || fail "called static: $(<out)"
+    gcc -O1 -shared -fPIC -o inline.so inline.c
+    status 0 "$tool" doctor ./inline.so
+    grep -q -- '--intercept seccomp' out || fail "no word on what to do: $(<out)"
+    gcc -O1 -shared -fPIC -o none.so none.c
+    expect_needs none 0 ./none.so
+    if gcc -O1 -static-pie -o movable raw.c 2>/dev/null; then
+        status 1 "$tool" doctor ./movable
+        grep -q static out || fail "the reason is not given: $(<out)"
+    fi
+    status 125 "$tool" run -- ./inline.so
+    grep -q 'shared library' err || fail "the reason is not given: $(<err)"
+
     # Running: served, and not.
     local program
     for program in libaio raw; do

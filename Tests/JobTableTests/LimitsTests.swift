@@ -61,7 +61,8 @@ struct LimitExample: Codable, Sendable, CustomTestStringConvertible {
             LimitExample("IOCTX_AIO_MAX_NR", "1000", 1000),
             LimitExample("IOCTX_AIO_MAX_NR", "0", 0),
             LimitExample("IOCTX_AIO_MAX_NR", "4294967296", UInt32.max),
-            LimitExample("IOCTX_AIO_MAX_NR", "99999999999", UInt32.max),
+            LimitExample("IOCTX_AIO_MAX_NR", "10000000000", UInt32.max),
+            LimitExample("IOCTX_AIO_MAX_NR", "00000000000000007", 7),
         ])
     func fromEnvironment(example: LimitExample) async {
         await #expect(processExitsWith: .success) { [example = example as LimitExample] in

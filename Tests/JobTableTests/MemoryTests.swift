@@ -56,6 +56,42 @@ private let recordsPerStep: UInt32 = 65_536 / 32
         #expect(first && opened == 3 && !second)
     }
 
+    /// A second step comes when the first is used up, or with some of it left on the list.
+    @Test(
+        "New records go before what is left on the free list, in order, each linked to the next",
+        arguments: [Job.none, 5])
+    func freeList(left: UInt32) {
+        let capacity = recordsPerStep + 10
+        guard var reserve = Reserve<Record>(capacity: capacity) else {
+            Issue.record("no address space")
+            return
+        }
+        var freeHead = Job.none
+        var linked: [UInt32] = []
+        func grow() -> Bool {
+            reserve.grow(freeHead: &freeHead) { record, index, next in
+                record.it.number = UInt64(next)
+                linked.append(index)
+            }
+        }
+        for (first, opened, next) in [
+            (0, recordsPerStep, Job.none), (recordsPerStep, capacity, left),
+        ] {
+            linked = []
+            let grew = grow()
+            #expect(grew && freeHead == first)
+            #expect(linked == (first..<opened).reversed())
+            for index in first..<opened {
+                let expected = index == opened - 1 ? next : index + 1
+                let found = reserve[index].it.number
+                if found != UInt64(expected) { Issue.record("\(index) leads to \(found)") }
+            }
+            freeHead = left
+        }
+        let grew = grow()
+        #expect(!grew && freeHead == left && linked.count == 10, "at capacity nothing changes")
+    }
+
     @Test("Records that are not opened cannot be touched") func closedMemoryFaults() async {
         await #expect(processExitsWith: .failure) {
             boundedInTime()

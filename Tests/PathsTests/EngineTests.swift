@@ -308,6 +308,69 @@ import Testing
         }
     }
 
+    @Test(
+        "An fsync goes to a pool where the first station is on io_uring, unless that was asked for",
+        arguments: [Engine.automatic, .uring, .threads, .inline].map(\.rawValue))
+    func stationForSync(choice: UInt8) async {
+        await #expect(processExitsWith: .success) { [choice = choice as UInt8] in
+            boundedInTime()
+            let choice = Engine(rawValue: choice)!
+            if choice == .uring && !DaemonEngine.available.contains(.uring) { return }
+            let engine = makeEngine(choice)
+            // No station yet: the first is started all the same.
+            let first = engine.acquireStationForSync()
+            let main = engine.it.station.current
+            #expect((first == nil) == (choice == .inline) && (main == nil) == (choice == .inline))
+            guard let first, let main else { return }
+            #expect(first.it.kind == (choice == .uring ? .uring : .threads))
+            #expect((first == main) == (choice != .automatic || main.it.kind == .threads))
+            let second = engine.acquireStationForSync()
+            #expect(second == first && engine.it.station.current == main)
+            // Both calls retained that station and no other.
+            #expect(first.it.users.load(ordering: .acquiring) == 2)
+            if first != main { #expect(main.it.users.load(ordering: .acquiring) == 0) }
+        }
+    }
+
+    /// The thread that starts it is kept in a signal handler for longer than the daemon stays.
+    @Test(
+        "A station whose daemon leaves at once does not stay in its place",
+        arguments: DaemonEngine.available)
+    func shortLife(engine: DaemonEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+            boundedInTime()
+            setenv("IOCTX_AIOD_LIFETIME", "1", 1)
+            signal(SIGUSR1) { _ in usleep(4000) }
+            let engine = makeEngine(engine.choice)
+            let starter = Atomic<UInt>(0)
+            let starts = Atomic<Int>(0)
+            let signals = Atomic<Int>(0)
+            concurrently(2) { index in
+                if index == 0 {
+                    // Who runs the tests may have blocked it.
+                    var mask = sigset_t()
+                    sigaddset(&mask, SIGUSR1)
+                    pthread_sigmask(SIG_UNBLOCK, &mask, nil)
+                    starter.store(UInt(pthread_self()), ordering: .releasing)
+                    for start in 1...100 {
+                        while engine.it.station.current != nil { usleep(100) }
+                        starts.store(start, ordering: .releasing)
+                        engine.warmUp()
+                        while signals.load(ordering: .acquiring) < start { usleep(100) }
+                    }
+                } else {
+                    for start in 1...100 {
+                        while starts.load(ordering: .acquiring) < start { usleep(10) }
+                        // From the start's beginning to a little beyond its end.
+                        usleep(UInt32(start) * 5)
+                        pthread_kill(pthread_t(starter.load(ordering: .acquiring)), SIGUSR1)
+                        signals.store(start, ordering: .releasing)
+                    }
+                }
+            }
+        }
+    }
+
     /// A program that closes what it does not know: the daemon finishes what it has, and another
     /// takes its place.
     @Test(
@@ -329,11 +392,11 @@ import Testing
                     while engine.it.table.job(named: name)?.state != .waiting { sched_yield() }
                 }
             }
-            let first = Ref<Station>(address: engine.it.station.load(ordering: .acquiring))!
+            let first = engine.it.station.current!
             close(kind == .uring ? first.it.uring.parking.descriptor : first.it.pool.sender)
             engine.warmUp()
-            let second = engine.it.station.load(ordering: .acquiring)
-            #expect(second != 0 && second != first.address)
+            let second = engine.it.station.current
+            #expect(second != nil && second != first)
             guard let job = engine.it.table.job(named: names[0]) else {
                 Issue.record("the job is gone")
                 return

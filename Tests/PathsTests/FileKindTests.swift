@@ -39,6 +39,23 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
         #expect(kind(Files.regular(4096, flags: O_RDWR | Files.directFlag)) == .direct)
     }
 
+    @Test("The kernel's AIO suits direct I/O, but for writes beyond the end of a regular file")
+    func kernelAIO() {
+        var facts = FileFacts()
+        facts.kind = .direct
+        facts.status.st_mode = S_IFREG
+        facts.status.st_size = 8192
+        #expect(facts.suitsKernelAIO(isWrite: true, end: 8192))
+        #expect(!facts.suitsKernelAIO(isWrite: true, end: 8193))
+        #expect(facts.suitsKernelAIO(isWrite: false, end: 8193))
+        facts.kind = .cached
+        #expect(!facts.suitsKernelAIO(isWrite: false, end: 1))
+        facts.kind = .direct
+        facts.status.st_mode = S_IFBLK
+        facts.status.st_size = 0
+        #expect(facts.suitsKernelAIO(isWrite: true, end: 8192), "a device has its size elsewhere")
+    }
+
     @Test("Closed descriptors and mere paths are -EBADF") func closed() {
         var facts = FileFacts()
         #expect(FileFacts.of(-1, &facts) == failure(EBADF))

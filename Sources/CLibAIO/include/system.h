@@ -134,12 +134,15 @@ static inline struct ioctx_thread *ioctx_thread_self(void)
     return &ioctx_thread_local;
 }
 
+/* Enough for a daemon, which runs nothing of the program's. */
+enum { IOCTX_DAEMON_STACK_BYTES = 128 * 1024 };
+
 /*
- * Starts a detached thread with all signals blocked and a small stack.
+ * Starts a detached thread with all signals blocked; `stack_bytes` 0 is the C library's usual stack.
  * The mask goes through pthread_sigmask, which leaves the C library's own signals alone, so
  * that setuid() still reaches the thread. Returns 0 or a positive errno.
  */
-int ioctx_thread_start(void *(*body)(void *), void *argument);
+int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes);
 
 /*
  * Runs body(argument) in a child that shares no memory with us except MAP_SHARED mappings and

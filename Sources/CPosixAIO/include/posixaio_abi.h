@@ -53,13 +53,6 @@ void ioctx_posix_rundown(void);
 /* ---- Threads (threads.c) ---- */
 
 /*
- * Starts a detached thread of ours that may run the program's functions: all signals blocked, the
- * C library's usual stack. Called by the program's threads or by such threads only: a daemon's
- * own child would share its descriptor table. 0 or a positive errno.
- */
-int ioctx_notifier_start(void *(*body)(void *), void *argument);
-
-/*
  * Calls the function of a SIGEV_THREAD with no signal blocked. `leave(argument)` is called when
  * the function ends the thread (pthread_exit, pthread_cancel) instead of returning.
  */
