@@ -84,7 +84,8 @@ let package = Package(
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable", "TestSupport"]),
         .testTarget(
-            name: "PathsTests", dependencies: ["CLibAIO", "JobTable", "Paths", "TestSupport"]),
+            name: "PathsTests",
+            dependencies: ["CLibAIO", "JobTable", "Paths", "TestBed", "TestSupport"]),
         .testTarget(
             name: "LinuxAIOTests",
             dependencies: ["CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "TestSupport"]),

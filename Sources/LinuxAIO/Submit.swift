@@ -83,7 +83,7 @@ extension Ref where Pointee == LinuxFace {
             if slots == 0 { return submitPinned(address, count: count, pointers, events) }
             rememberInThread(context)
             var attempted: Int?
-            let accepted = readCached(
+            let accepted = readAtOnce(
                 min(count, Int(slots)), pointers, into: events, attempted: &attempted)
             if accepted < count {
                 var gathered = Gathered(context: context, events: events)
@@ -99,31 +99,33 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// Reads that ask for nothing but their buffer, for as long as they come from the page cache: how
-    /// many of `count`. The first of a submission, and the most of many.
+    /// Reads that ask for nothing but their buffer, for as long as they come from memory: how many of
+    /// `count`. The first of a submission, and the most of many.
     @inline(__always)
-    private func readCached(
+    private func readAtOnce(
         _ count: Int, _ pointers: UInt, into events: UInt, attempted: inout Int?
     ) -> Int {
         let engine = it.engine
         var accepted = 0
         var event = events
         var descriptor: Int32 = -1
+        var flags: Int32 = 0
         while accepted < count {
             let slot = pointers &+ UInt(bitPattern: accepted &* 8)
             guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
                 let plain = PlainTransfer(address), !plain.isWrite, plain.resfd < 0
             else { break }
             if plain.descriptor != descriptor {
-                if !engine.mayReadCached(plain.descriptor) { break }
+                guard let hinted = engine.flagsToReadAtOnce(plain.descriptor) else { break }
+                flags = hinted
                 descriptor = plain.descriptor
             }
             var vector = plain.vector
             let result = withAddress(of: &vector) {
-                engine.readCached(descriptor, UInt(bitPattern: $0), plain.offset)
+                engine.readAtOnce(descriptor, UInt(bitPattern: $0), plain.offset, flags)
             }
             if result != plain.vector.length {
-                attempted = result
+                if flags != 0 { attempted = result }
                 break
             }
             unsafe Ref<io_event>(address: event).unsafelyUnwrapped.it = io_event(

@@ -107,7 +107,7 @@ extension Ref where Pointee == EngineRecord {
         if isWrite { return writeAtOnce(descriptor, vector, length, offset) }
         let result: Int
         if let flags = flagsToReadAtOnce(descriptor) {
-            result = System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
+            result = readAtOnce(descriptor, vector, offset, flags)
             if result != length && flags != 0 { attempted = result }
         } else if hint(descriptor) == .quick {
             result = readTimed(descriptor, vector, 1, offset, 0)
@@ -134,24 +134,18 @@ extension Ref where Pointee == EngineRecord {
     /// The flags with which a read of that descriptor may be tried at once, in the submitter: nil
     /// unless the hint says that its last read came from memory.
     @inline(__always)
-    private func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
+    public func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
         let hint = hint(descriptor)
         if hint != .cached && hint != .memory || isDoubted(descriptor) { return nil }
         return hint == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
     }
 
-    /// True when the last read from that descriptor came from the page cache and another may be
-    /// tried with `readCached`.
+    /// A read of one buffer with such flags: its result, or why it cannot be done at once.
     @inline(__always)
-    public func mayReadCached(_ descriptor: Int32) -> Bool {
-        hint(descriptor) == .cached && !isDoubted(descriptor)
-    }
-
-    /// A read of one buffer that does not wait for the disk: its result, or why it cannot be done.
-    @inline(__always)
-    public func readCached(_ descriptor: Int32, _ vector: UInt, _ offset: Int64) -> Int {
-        System.transfer(
-            isWrite: false, descriptor, vector, 1, offset, Int32(IOCTX_RWF_NOWAIT))
+    public func readAtOnce(
+        _ descriptor: Int32, _ vector: UInt, _ offset: Int64, _ flags: Int32
+    ) -> Int {
+        System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
     }
 
     /// Now and then a hint is held against the file: a descriptor that leads to an O_DIRECT file now
@@ -277,7 +271,7 @@ extension Ref where Pointee == EngineRecord {
                 request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
         if result == failure(EOPNOTSUPP) {
             if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
-            return readWithoutNowait(request)
+            return readWithoutNowait(request, facts)
         }
         setHint(descriptor, .cached)
         if result == request.length { return .completed(result) }
@@ -297,9 +291,9 @@ extension Ref where Pointee == EngineRecord {
 
     /// A buffered read on a file system that cannot say "not now": plain reads as long as they
     /// are quick, a daemon once one was slow, and now and then another try.
-    private func readWithoutNowait(_ request: Request) -> Outcome {
+    private func readWithoutNowait(_ request: Request, _ facts: FileFacts) -> Outcome {
         let descriptor = request.descriptor
-        if FileFacts.kindWithoutNowait(descriptor) == .memory {
+        if facts.kindWithoutNowait(descriptor) == .memory {
             setHint(descriptor, .memory)
             return .completed(transferNow(request))
         }

@@ -75,7 +75,7 @@ enum FileChecks {
         }
         let isWrongWay = isWrite ? !facts.isWritable : !facts.isReadable
         if isWrongWay && facts.kind == .cached
-            && FileFacts.kindWithoutNowait(request.descriptor) == .memory
+            && facts.kindWithoutNowait(request.descriptor) == .memory
         {
             return failure(EOPNOTSUPP)
         }

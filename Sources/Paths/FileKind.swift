@@ -17,7 +17,7 @@ public enum FileKind: UInt32 {
     case quick
     /// The same; the last plain read was slow, so reads go to a daemon.
     case slow
-    /// Memory-backed: never blocks.
+    /// Memory-backed, through the page cache or not: never blocks.
     case memory
     /// Regular file or block device with O_DIRECT.
     case direct
@@ -61,6 +61,9 @@ struct FileFacts {
     var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
     var isWritable: Bool { flags & Int(O_ACCMODE) != Int(O_RDONLY) }
     var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
+    var isDirect: Bool { flags & Int(IOCTX_O_DIRECT) != 0 }
+    /// Of a block device.
+    var isInMemory: Bool { MemoryDevices.contains(UInt64(status.st_rdev)) }
     var isAnonymous: Bool { FileType.of(status) == FileType.anonymous }
     var device: UInt64 { UInt64(status.st_dev) }
     var inode: UInt64 { UInt64(status.st_ino) }
@@ -81,8 +84,10 @@ struct FileFacts {
 
     private func kindFromStatus() -> FileKind {
         switch FileType.of(status) {
-        case FileType.regular, FileType.block:
-            return flags & Int(IOCTX_O_DIRECT) != 0 ? .direct : .cached
+        case FileType.regular:
+            return isDirect ? .direct : .cached
+        case FileType.block:
+            return !isDirect ? .cached : isInMemory ? .memory : .direct
         case FileType.directory:
             return .directory
         case FileType.character:
@@ -111,12 +116,14 @@ struct FileFacts {
     }
 
     /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.
-    static func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
-        switch fileSystemType(descriptor) {
+    func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
+        // What fstatfs tells is about the device's node.
+        if isBlock { return isInMemory ? .memory : .quick }
+        switch Self.fileSystemType(descriptor) {
         case 0x0102_1994, 0x8584_58f6, 0x9584_58f6:  // tmpfs, ramfs, hugetlbfs (statfs(2))
             return .memory
         default:
-            return isOnControlFileSystem(descriptor) ? .memory : .quick
+            return Self.isOnControlFileSystem(descriptor) ? .memory : .quick
         }
     }
 

@@ -3,6 +3,7 @@
 import CLibAIO
 import Glibc
 import JobTable
+import TestBed
 import TestSupport
 import Testing
 
@@ -85,9 +86,35 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
     @Test("A file system in memory is known by its type") func memoryFileSystems() {
         let memfd = Files.memfd()
         let proc = Files.device("/proc/self/maps", O_RDONLY)
-        #expect(FileFacts.kindWithoutNowait(memfd.number) == .memory)
-        #expect(FileFacts.kindWithoutNowait(proc.number) == .memory)
-        #expect(FileFacts.kindWithoutNowait(-1) == .quick)
+        #expect(FileFacts().kindWithoutNowait(memfd.number) == .memory)
+        #expect(FileFacts().kindWithoutNowait(proc.number) == .memory)
+        #expect(FileFacts().kindWithoutNowait(-1) == .quick)
+    }
+
+    @Test(
+        "A disk in memory is known by its name, also with O_DIRECT",
+        .enabled(if: access("/sys/class/zram-control/hot_add", R_OK) == 0, "needs root and zram"))
+    func memoryDevices() throws {
+        let zram = try ZRAM(bytes: 1 << 20)
+        defer { zram.remove() }
+        for (flags, kind) in [(0, FileKind.cached), (Int32(IOCTX_O_DIRECT), .memory)] {
+            let device = Files.device(zram.path, O_RDWR | flags)
+            var facts = FileFacts()
+            #expect(FileFacts.of(device.number, &facts) == 0)
+            #expect(facts.kind == kind)
+            #expect(facts.kindWithoutNowait(device.number) == .memory)
+            #expect(!facts.suitsKernelAIO(isWrite: false, end: 4096))
+        }
+        #expect(!MemoryDevices.contains(0), "there is no such device")
+        #expect(!MemoryDevices.contains(UInt64.max >> 1))
+    }
+
+    @Test("A path that is too long leads nowhere") func longPath() {
+        var path = ShortPath("/proc/self/fd/")
+        for _ in 0..<20 { path.append(1_000_000_000) }
+        var target: UInt64 = 0
+        #expect(withAddress(of: &target) { path.readLink(into: $0, room: 8) } < 0)
+        #expect(withAddress(of: &target) { path.readFile(into: $0, room: 8) } < 0)
     }
 
     // MARK: Hints
