@@ -54,14 +54,18 @@ extension Ref where Pointee == LinuxFace {
         {
             return false
         }
+        let isSignalled = iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0
         switch Int(iocb.aio_lio_opcode) {
         case Int(IOCB_CMD_PREAD), Int(IOCB_CMD_PREADV), Int(IOCB_CMD_PWRITE):
             return KernelAIO.suits(
                 iocb.aio_fildes, isWrite: Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PWRITE),
-                end: iocb.aio_offset &+ Int64(truncatingIfNeeded: iocb.aio_nbytes))
+                end: iocb.aio_offset &+ Int64(truncatingIfNeeded: iocb.aio_nbytes),
+                isSignalled: isSignalled)
         case Int(IOCB_CMD_PWRITEV):
             // The vectors' lengths are not known yet; the start must at least be inside.
-            return KernelAIO.suits(iocb.aio_fildes, isWrite: true, end: iocb.aio_offset &+ 1)
+            return KernelAIO.suits(
+                iocb.aio_fildes, isWrite: true, end: iocb.aio_offset &+ 1,
+                isSignalled: isSignalled)
         case Int(IOCB_CMD_POLL):
             // Which the kernel never blocks on; and who begins so has another context for files.
             return true
@@ -199,26 +203,18 @@ extension Ref where Pointee == LinuxFace {
         let address = context.it.address.load(ordering: .relaxed)
         let nr = context.it.ring.nr
         guard let header = Ref<RingHeader>(address: address) else { return 0 }
-        var head = header.it.head.load(ordering: .relaxed) % nr
+        let head = header.it.head.load(ordering: .relaxed) % nr
         // Acquire pairs with the kernel's barrier between an event and the tail.
         let tail = header.it.tail.load(ordering: .acquiring) % nr
         let available = Int(tail >= head ? tail &- head : nr &- head &+ tail)
         if available == 0 || available < minimum { return 0 }
         if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }
-        let taken = min(available, count)
-        for index in 0..<taken {
-            let from =
-                address &+ UInt(AioRing.headerBytes) &+ UInt(head) &* UInt(AioRing.eventBytes)
-            let target = events &+ UInt(bitPattern: index &* AioRing.eventBytes)
-            if let event = Ref<io_event>(address: from) {
-                Ref<io_event>(address: target)?.it = event.it
-            }
-            head &+= 1
-            if head == nr { head = 0 }
-        }
+        let taken = UInt32(truncatingIfNeeded: min(available, count))
+        AioRing.copy(ring: address, nr, from: head, to: events, count: taken)
+        let next = head &+ taken
         // Release: the kernel may reuse the slots once it sees the new head.
-        header.it.head.store(head, ordering: .releasing)
-        return taken
+        header.it.head.store(next < nr ? next : next &- nr, ordering: .releasing)
+        return Int(taken)
     }
 
     /// Ends an adopted context that can no longer be found. The kernel awaits its requests and

@@ -108,16 +108,21 @@ struct AioRing {
         let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
         if there < minimum || there == 0 { return 0 }
         let taken = UInt32(truncatingIfNeeded: min(count, there))
-        // Up to the ring's end, then from its start.
-        let first = min(taken, nr &- position)
-        Self.copy(eventAddress(position).address, to: events, count: first)
-        if first < taken {
-            Self.copy(
-                eventAddress(0).address, to: events &+ UInt(first) &* UInt(Self.eventBytes),
-                count: taken &- first)
-        }
+        Self.copy(ring: pages.address, nr, from: position, to: events, count: taken)
         consume(taken, from: position)
         return Int(taken)
+    }
+
+    /// Copies events of a ring of `nr` slots, up to its end and then from its start.
+    @inline(__always)
+    static func copy(
+        ring address: UInt, _ nr: UInt32, from position: UInt32, to target: UInt, count: UInt32
+    ) {
+        let events = address &+ UInt(headerBytes)
+        let first = min(count, nr &- position)
+        let firstBytes = UInt(first) &* UInt(eventBytes)
+        copy(events &+ UInt(position) &* UInt(eventBytes), to: target, count: first)
+        if first < count { copy(events, to: target &+ firstBytes, count: count &- first) }
     }
 
     /// The same for memory that may not be there: -EFAULT and nothing consumed.

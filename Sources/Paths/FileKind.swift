@@ -110,9 +110,11 @@ struct FileFacts {
     var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
 
     /// True for O_DIRECT I/O on a regular file or block device that does not make the file longer:
-    /// what the kernel's AIO does without blocking its submitter.
-    func suitsKernelAIO(isWrite: Bool, end: Int64) -> Bool {
-        kind == .direct && (isBlock || !isWrite || end <= Int64(status.st_size))
+    /// what the kernel's AIO does without blocking its submitter. A disk in memory needs it only
+    /// where an eventfd is signalled, for which the kernel takes no call of its own.
+    func suitsKernelAIO(isWrite: Bool, end: Int64, isSignalled: Bool = false) -> Bool {
+        if kind == .memory { return isSignalled && isBlock && isDirect }
+        return kind == .direct && (isBlock || !isWrite || end <= Int64(status.st_size))
     }
 
     /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.

@@ -78,9 +78,11 @@ public enum KernelAIO {
 
     /// True when the kernel's AIO does a request up to `end` without blocking its submitter: see
     /// FileFacts.
-    public static func suits(_ descriptor: Int32, isWrite: Bool, end: Int64) -> Bool {
+    public static func suits(
+        _ descriptor: Int32, isWrite: Bool, end: Int64, isSignalled: Bool
+    ) -> Bool {
         var facts = FileFacts()
         return FileFacts.of(descriptor, &facts) == 0
-            && facts.suitsKernelAIO(isWrite: isWrite, end: end)
+            && facts.suitsKernelAIO(isWrite: isWrite, end: end, isSignalled: isSignalled)
     }
 }

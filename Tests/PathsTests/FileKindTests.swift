@@ -104,6 +104,9 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
             #expect(facts.kind == kind)
             #expect(facts.kindWithoutNowait(device.number) == .memory)
             #expect(!facts.suitsKernelAIO(isWrite: false, end: 4096))
+            #expect(
+                facts.suitsKernelAIO(isWrite: false, end: 4096, isSignalled: true)
+                    == (kind == .memory))
         }
         #expect(!MemoryDevices.contains(0), "there is no such device")
         #expect(!MemoryDevices.contains(UInt64.max >> 1))
