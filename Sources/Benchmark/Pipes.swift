@@ -98,7 +98,7 @@ enum PipeCases {
     /// An event loop: some of many pipes become readable, are read, and polled again.
     static func poll(_ setting: Setting) throws -> Measurement {
         let pipes = try Pipes()
-        let calls = setting.calls
+        let calls = try setting.calls
         let context = try calls.context(Pipes.count)
         pipes.makePolls()
         try pipes.submit(0..<Pipes.count, context, calls)
@@ -126,7 +126,7 @@ enum PipeCases {
     /// Every pipe is empty when the reads are submitted, and fed later.
     static func readThenFeed(_ setting: Setting) throws -> Measurement {
         let pipes = try Pipes()
-        let calls = setting.calls
+        let calls = try setting.calls
         let context = try calls.context(Pipes.count)
         pipes.makeReads()
         // Whoever blocks in io_submit, blocks for ever.
@@ -154,7 +154,7 @@ enum PipeCases {
     /// A million reads wait; then every one gets its byte.
     static func million(_ setting: Setting) throws -> Measurement {
         let pipes = try Pipes()
-        let calls = setting.calls
+        let calls = try setting.calls
         let count = readsOfEach * Pipes.count
         _ = ChildTask.awaitTurn()
         let before = try Memory.bytes()
