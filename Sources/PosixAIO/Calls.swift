@@ -91,8 +91,7 @@ public enum PosixAIO {
             isAwaited ? .none : Ref<Notification>(address: event)?.it ?? .none
         if notification.refusal < 0 { return failure(EINVAL) }
         return enter { face in
-            let needsThread = notification.needsThread(ofList: true)
-            guard let list = face.list(notification, isAwaited: isAwaited, needsThread) else {
+            guard let list = face.list(notification, isAwaited: isAwaited) else {
                 return failure(EAGAIN)
             }
             list.it.notifiesIndividually = individually
