@@ -134,12 +134,18 @@ extension Ref where Pointee == EngineRecord {
         guard let station = busyKernelStation else { return }
         let wasWanted = station.it.native.reaper.isWanted.exchange(
             true, ordering: .sequentiallyConsistent)
-        let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
-        if holder == KernelReaper.nobody {
-            station.callDaemon()
-        } else if KernelReaper.isWatcher(holder) && !wasWanted {
-            // The daemon looks after it.
-            station.ringReaper()
+        let thread = System.threadIdentifier()
+        while true {
+            let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+            if KernelReaper.successor(of: holder, for: thread) == nil {
+                // The daemon looks after a watcher.
+                if KernelReaper.isWatcher(holder) && !wasWanted { station.ringReaper() }
+                return
+            }
+            // In a handler, the thread that it interrupted does not watch now.
+            if station.it.native.reaper.replace(holder, by: KernelReaper.daemon) {
+                return station.ringReaper()
+            }
         }
     }
 }
