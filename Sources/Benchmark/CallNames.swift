@@ -18,6 +18,10 @@ enum CallNames {
         Int(SYS_sendmsg): "sendmsg", Int(SYS_recvmsg): "recvmsg", Int(SYS_close): "close",
         Int(SYS_mmap): "mmap", Int(SYS_munmap): "munmap", Int(SYS_mremap): "mremap",
         Int(SYS_madvise): "madvise", Int(SYS_process_vm_readv): "process_vm_readv",
+        Int(SYS_rt_sigprocmask): "rt_sigprocmask", Int(SYS_rt_sigqueueinfo): "rt_sigqueueinfo",
+        Int(SYS_rt_sigtimedwait): "rt_sigtimedwait", Int(SYS_clone3): "clone3",
+        Int(SYS_prlimit64): "prlimit64", Int(SYS_ioprio_get): "ioprio_get",
+        Int(SYS_getpid): "getpid", Int(SYS_getuid): "getuid",
         Int(SYS_kcmp): "kcmp", Int(IOCTX_SYS_io_uring_enter): "io_uring_enter",
         Int(IOCTX_SYS_io_uring_register): "io_uring_register",
     ]

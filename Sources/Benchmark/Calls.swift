@@ -1,7 +1,6 @@
 // The two sides: io_setup and its like of a libaio, or the system calls.
 
 import CBenchmark
-import CConformance
 import Glibc
 import TestBed
 
@@ -32,20 +31,11 @@ struct Calls {
     }
 
     init(library path: String) throws {
-        // Its own functions before this program's, which has the layer in itself.
-        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
-            throw Trouble("\(path) cannot be loaded: \(String(cString: dlerror()))")
-        }
-        func function<F>(_ name: String, _ type: F.Type) throws -> F {
-            guard let symbol = dlsym(handle, name) else {
-                throw Trouble("\(path) has no \(name)")
-            }
-            return unsafeBitCast(symbol, to: type)
-        }
-        setup = try function("io_setup", Setup.self)
-        destroy = try function("io_destroy", Destroy.self)
-        submit = try function("io_submit", Submit.self)
-        getevents = try function("io_getevents", GetEvents.self)
+        let library = try Library(path)
+        setup = try library.function("io_setup")
+        destroy = try library.function("io_destroy")
+        submit = try library.function("io_submit")
+        getevents = try library.function("io_getevents")
     }
 
     /// A context for `count` requests.

@@ -13,6 +13,7 @@ public struct Case: Sendable {
     /// both meet the same machine.
     let slices: Int
     let place: Place
+    let interface: Interface
     let measure: @Sendable (Setting) throws -> Measurement
 
     private static let slicesOfMany = 16
@@ -21,8 +22,18 @@ public struct Case: Sendable {
         self.name = name
         self.goals = goals
         place = transfer.place
+        interface = .libaio
         slices = transfer.isLasting ? 1 : Self.slicesOfMany
         measure = { try transfer.measure($0) }
+    }
+
+    init(_ name: String, _ posix: PosixTransfer, _ goals: Goal...) {
+        self.name = name
+        self.goals = goals
+        place = posix.transfer.place
+        interface = .posix
+        slices = posix.transfer.isLasting ? 1 : Self.slicesOfMany
+        measure = { try posix.measure($0) }
     }
 
     init(
@@ -32,6 +43,7 @@ public struct Case: Sendable {
         self.name = name
         self.goals = goals
         self.place = place
+        interface = .libaio
         slices = inOneGo ? 1 : Self.slicesOfMany
         self.measure = measure
     }
@@ -50,12 +62,18 @@ public struct Case: Sendable {
     }
 }
 
+/// Whose functions a case calls.
+enum Interface: Sendable {
+    case libaio, posix
+}
+
 /// A quantity of a case and what it should come to: the layer's divided by the other side's.
 public struct Goal: Sendable {
     public enum Quantity: String, Codable, Sendable {
         case rate
         case submitMean = "submit_mean"
         case submitP99 = "submit_p99"
+        case completionP50 = "completion_p50"
         case itemBytes = "item_bytes"
         case works
 
@@ -64,6 +82,7 @@ public struct Goal: Sendable {
             case .rate: "per second"
             case .submitMean: "mean in io_submit"
             case .submitP99: "p99 in io_submit"
+            case .completionP50: "p50 to completion"
             case .itemBytes: "bytes each"
             case .works: "works"
             }
@@ -91,6 +110,10 @@ public struct Goal: Sendable {
         Goal(quantity: .submitP99, bound: .atMost(most))
     }
 
+    static func completionP50(_ most: Double) -> Goal {
+        Goal(quantity: .completionP50, bound: .atMost(most))
+    }
+
     static func itemBytes(_ most: Double) -> Goal {
         Goal(quantity: .itemBytes, bound: .atMost(most))
     }
@@ -103,6 +126,8 @@ public struct Goal: Sendable {
         case .rate: measurement.perSecond
         case .submitMean: measurement.submit.isEmpty ? nil : measurement.submit.mean
         case .submitP99: measurement.submit.isEmpty ? nil : measurement.submit.percentile(99)
+        case .completionP50:
+            measurement.completion.isEmpty ? nil : measurement.completion.percentile(50)
         case .itemBytes: measurement.itemBytes
         case .works: measurement.answer == nil ? measurement.perSecond : nil
         }

@@ -5,7 +5,9 @@ import Glibc
 import TestBed
 
 public enum Catalog {
-    public static let all: [Case] = cached + direct + cold + writes + pipes + contexts + curves
+    public static let all: [Case] =
+        cached + direct + cold + writes + pipes + contexts
+        + posix + curves
 
     /// The cases whose names match any of the patterns; all of them where there is none.
     public static func matching(_ patterns: [String]) -> [Case] {
@@ -101,6 +103,48 @@ public enum Catalog {
         Case("contexts/idle", .none, .itemBytes(1024)) { try ContextCases.idleMemory($0) }
             .set("IOCTX_AIO_MAX_NR", "1100000").ours,
     ]
+
+    /// Beside the C library, which runs one request of a descriptor at a time.
+    private static let posix = [
+        Case(
+            "posix/cached-depth-1", PosixTransfer(transfer: Transfer()), .rate(3),
+            .completionP50(1.0 / 3)),
+        Case("posix/cached-write", PosixTransfer(transfer: write(1, isDirect: false)), .rate(1)),
+        Case("posix/list-64", list(.cached, files: 1), .rate(3)),
+        Case("posix/list-64-files", list(.many, files: 64), .rate(3)),
+        Case("posix/cold-depth-32", PosixTransfer(transfer: deep(.cold, 32)), .rate(4)),
+        Case("posix/direct-depth-1", PosixTransfer(transfer: deep(.disk, 1)), .rate(1)),
+        Case("posix/direct-depth-32", PosixTransfer(transfer: deep(.disk, 32)), .rate(5)),
+        Case("posix/direct-ram-depth-1", PosixTransfer(transfer: deep(.ram, 1)), .rate(1)),
+        Case("posix/direct-write-depth-1", PosixTransfer(transfer: write(1)), .rate(1)),
+        Case("posix/direct-write-depth-32", PosixTransfer(transfer: write(32)), .rate(1)),
+        Case(
+            "posix/fsync",
+            PosixTransfer(transfer: batch(8, .written).with { $0.operation = .writeAndSync }),
+            .rate(1)),
+        Case(
+            "posix/files-64-direct",
+            PosixTransfer(transfer: Transfer(place: .many, isDirect: true), files: 64), .rate(1)),
+        Case(
+            "posix/files-64-cold",
+            PosixTransfer(transfer: Transfer(place: .manyCold, order: .permuted), files: 64),
+            .rate(1)),
+        Case(
+            "posix/signal", PosixTransfer(transfer: deep(.disk, 8), waiting: .signal), .rate(1)),
+        Case(
+            "posix/function", PosixTransfer(transfer: deep(.disk, 8), waiting: .function),
+            .rate(1)),
+    ]
+
+    private static func write(_ depth: Int, isDirect: Bool = true) -> Transfer {
+        Transfer(place: .written, isDirect: isDirect, operation: .write, depth: depth)
+    }
+
+    /// 64 reads in each call.
+    private static func list(_ place: Place, files: Int) -> PosixTransfer {
+        PosixTransfer(
+            transfer: Transfer(place: place, depth: 64 / files), waiting: .list, files: files)
+    }
 
     /// How the throughput grows with one number; the rest of each curve is above.
     private static let curves =

@@ -8,7 +8,7 @@ import TestBed
 /// What a child is told, as JSON among its arguments.
 public struct ChildTask: Codable, Sendable {
     let name: String
-    /// The path of a libaio; nil for the system calls.
+    /// The path of a library; nil for the system calls, or the C library's POSIX AIO.
     let library: String?
     let folder: String
     let file: String
@@ -57,8 +57,7 @@ public struct ChildTask: Codable, Sendable {
         }
         for (variable, value) in found.environment { setenv(variable, value, 1) }
         do {
-            let calls = try library.map { try Calls(library: $0) } ?? Calls()
-            return .measured(try found.measure(Setting(calls: calls, task: self)))
+            return .measured(try found.measure(Setting(task: self)))
         } catch let skip as Skip {
             return .skipped(skip.reason)
         } catch {

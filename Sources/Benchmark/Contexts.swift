@@ -9,7 +9,7 @@ enum ContextCases {
     private static let requests = 128
 
     static func setupAndDestroy(_ setting: Setting) throws -> Measurement {
-        let calls = setting.calls
+        let calls = try setting.calls
         return try setting.repeated(operations: 1) {
             let context = try calls.context(requests)
             let result = calls.destroy(context)
@@ -22,7 +22,7 @@ enum ContextCases {
 
     /// What an idle context costs beyond the pages of its ring.
     static func idleMemory(_ setting: Setting) throws -> Measurement {
-        let calls = setting.calls
+        let calls = try setting.calls
         // The first brings what the layer needs in any case.
         _ = try calls.context(idleRequests)
         _ = ChildTask.awaitTurn()
@@ -78,6 +78,16 @@ extension Setting {
         while ChildTask.awaitTurn() { try result.add { try work(seconds) } }
         return result
     }
+
+    /// The same with times of each request: taken all the while, or in a run of their own.
+    func measured(timed: Bool, _ work: (Double, Bool) throws -> Work) throws -> Measurement {
+        let result = try measured { seconds in try work(seconds, timed) }
+        if !timed && !isCounted { _ = try work(Self.timedSeconds, true) }
+        return result
+    }
+
+    /// Some ten thousand operations.
+    private static let timedSeconds = 0.05
 
     /// Does `step` again and again, which is so many operations.
     func repeated(operations: Int, _ step: () throws -> Void) throws -> Measurement {

@@ -69,6 +69,10 @@ public struct Page {
                 "Time inside io_submit", "Layer to other side; further left is shorter.",
                 [.submitMean, .submitP99]
             ),
+            (
+                "Time to completion", "Layer to other side; further left is shorter.",
+                [.completionP50]
+            ),
         ]
         return parts.map { title, words, quantities in
             let rows = measured.filter { !isCurve($0) }.flatMap { result in
@@ -138,8 +142,8 @@ public struct Page {
     private var distributions: String {
         let cards = measured.filter { !isCurve($0) }.compactMap { result -> String? in
             let plots = [
-                ("inside io_submit", \CaseResult.Side.submit),
-                ("from io_submit to completion", \CaseResult.Side.completion),
+                ("inside the call that submits", \CaseResult.Side.submit),
+                ("from there to completion", \CaseResult.Side.completion),
             ].compactMap { what, path in
                 Plot.distributions(
                     what,
@@ -162,7 +166,7 @@ public struct Page {
 
     private var numbers: String {
         let columns = [
-            "case", "side", "a second", "io_submit p50", "p99", "completion p50", "p99", "p99.9",
+            "case", "side", "a second", "submit p50", "p99", "completion p50", "p99", "p99.9",
             "CPU each", "system calls each",
         ]
         let rows = measured.map { result in

@@ -12,18 +12,32 @@ import TestBed
 
 public struct Plan: Sendable {
     public var tool: String
-    /// The layer, and what it is measured against; nil for the system calls.
-    public var layer: String
-    public var other: String?
+    public var libaio: Sides
+    public var posix: Sides
     public var rounds: Int
     public var seconds: Double
 
-    public init(tool: String, layer: String, other: String?, rounds: Int, seconds: Double) {
+    public init(tool: String, libaio: Sides, posix: Sides, rounds: Int, seconds: Double) {
         self.tool = tool
-        self.layer = layer
-        self.other = other
+        self.libaio = libaio
+        self.posix = posix
         self.rounds = rounds
         self.seconds = seconds
+    }
+
+    /// The layer, and what it is measured against; nil for the system calls, or the C library.
+    public struct Sides: Sendable {
+        public var layer: String
+        public var other: String?
+
+        public init(layer: String, other: String?) {
+            self.layer = layer
+            self.other = other
+        }
+    }
+
+    fileprivate func sides(of one: Case) -> Sides {
+        one.interface == .posix ? posix : libaio
     }
 
     /// Where distributions have libaio, whatever the environment would put in front of it.
@@ -127,13 +141,15 @@ public final class Runner {
     private func child(
         _ one: Case, _ side: Side, seconds: Double, round: Int, isCounted: Bool
     ) throws -> Child {
+        let sides = plan.sides(of: one)
         let task = ChildTask(
-            name: one.name, library: side == .layer ? plan.layer : plan.other,
+            name: one.name, library: side == .layer ? sides.layer : sides.other,
             folder: scratch.folder, file: try scratch.file(for: one.place),
             device: one.place == .ram ? try scratch.device() : nil, seconds: seconds,
             seed: UInt64(round + 1), isCounted: isCounted)
         return try Child(
-            side == .layer ? "the layer" : plan.other ?? "the kernel", plan.tool, task, scratch,
+            side == .layer ? "the layer" : sides.other ?? "the other side", plan.tool, task,
+            scratch,
             look: { [self] in look(current, share) })
     }
 

@@ -55,7 +55,9 @@ public final class Scratch {
     /// The file for a case about `place`, as large as that needs.
     func file(for place: Place) throws -> String {
         if let given {
-            if [.growing, .written].contains(place) { throw Skip("--file is only read from") }
+            if [.growing, .written, .many, .manyCold].contains(place) {
+                throw Skip("--file is only read from")
+            }
             return given
         }
         let path = "\(folder)/lower/file"

@@ -18,6 +18,8 @@ enum Place: String, Sendable {
     case growing
     /// A file of its own, written before.
     case written
+    /// Files of their own, written before; in the page cache, or out of it.
+    case many, manyCold
     case tmpfs
     /// The file in a folder that is merged with another; cached and cold.
     case overlay, coldOverlay
@@ -33,8 +35,13 @@ struct OpenFile {
 }
 
 struct Setting {
-    let calls: Calls
     let task: ChildTask
+    var calls: Calls {
+        get throws { try task.library.map { try Calls(library: $0) } ?? Calls() }
+    }
+    var posixCalls: PosixCalls {
+        get throws { try PosixCalls(library: task.library ?? PosixCalls.cLibrary) }
+    }
     var warmUpSeconds: Double { min(task.seconds / 4, 0.1) }
     var seconds: Double { task.seconds }
     var isCounted: Bool { task.isCounted }
@@ -43,7 +50,10 @@ struct Setting {
     /// More than a processor's own cache holds, and soon read.
     static let cachedBytes = 16 << 20
 
-    func open(_ transfer: Transfer) throws -> OpenFile {
+    private static let bytesOfMany = 4 << 20
+
+    /// `number` tells several files of a case apart.
+    func open(_ transfer: Transfer, number: Int = 0) throws -> OpenFile {
         let direct = transfer.isDirect ? Int32(IOCTX_O_DIRECT) : 0
         switch transfer.place {
         case .cached:
@@ -74,12 +84,17 @@ struct Setting {
                 descriptor: try open(path, O_WRONLY | direct).descriptor, bytes: Int.max >> 1)
         case .written:
             let path = "\(task.folder)/written"
-            let descriptor = try Trouble.check(
-                path, Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600))
-            if lseek(descriptor, 0, SEEK_END) != Self.cachedBytes {
-                try TestFile.fill(descriptor, bytes: Self.cachedBytes)
-            }
-            return OpenFile(descriptor: descriptor, bytes: Self.cachedBytes)
+            try fill(path, bytes: Self.cachedBytes)
+            return try open(path, O_RDWR | direct)
+        case .many, .manyCold:
+            let path = "\(task.folder)/many-\(number)"
+            try fill(path, bytes: Self.bytesOfMany)
+            let file = try open(path, O_RDONLY | direct)
+            if transfer.isDirect { return file }
+            if transfer.place == .many { return try warmed(file) }
+            posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_RANDOM)
+            try cool(file)
+            return file
         case .none:
             throw Skip("it has no file")
         }
@@ -92,6 +107,15 @@ struct Setting {
         }
         try Trouble.check(path, descriptor)
         return OpenFile(descriptor: descriptor, bytes: Int(lseek(descriptor, 0, SEEK_END)))
+    }
+
+    private func fill(_ path: String, bytes: Int) throws {
+        let descriptor = try Trouble.check(
+            path, Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600))
+        defer { close(descriptor) }
+        if lseek(descriptor, 0, SEEK_END) != bytes {
+            try TestFile.fill(descriptor, bytes: bytes)
+        }
     }
 
     // MARK: The page cache

@@ -38,15 +38,16 @@ struct Transfer: Sendable {
     var reaping = Reaping.call
     /// Whether a request takes so long that to look at the clock for each costs nothing.
     var isSlow: Bool {
-        [.cold, .coldOverlay, .disk, .growing].contains(place) || operation == .writeAndSync
+        [.cold, .coldOverlay, .manyCold, .disk, .growing].contains(place)
+            || operation == .writeAndSync || place != .ram && isDirect
     }
 
     /// Whether one side would undo the other's preparations, such as a cold page cache.
-    var isLasting: Bool { [.cold, .coldOverlay, .growing].contains(place) }
+    var isLasting: Bool { [.cold, .coldOverlay, .manyCold, .growing].contains(place) }
 
     func measure(_ setting: Setting) throws -> Measurement {
         let file = try setting.open(self)
-        let calls = setting.calls
+        let calls = try setting.calls
         let shared = sharesContext ? try calls.context(depth * threads) : nil
         let clients = try (0..<threads).map { index in
             let offsets = Offsets(
@@ -56,11 +57,8 @@ struct Transfer: Sendable {
                 self, calls, file.descriptor, offsets,
                 contexts: try (0..<contexts).map { _ in try shared ?? calls.context(depth) })
         }
-        var result = try setting.measured { seconds in
-            try run(clients, seconds: seconds, isTimed: isSlow)
-        }
-        if !isSlow && !setting.isCounted {
-            _ = try run(clients, seconds: Self.timedSeconds, isTimed: true)
+        var result = try setting.measured(timed: isSlow) { seconds, isTimed in
+            try run(clients, seconds: seconds, isTimed: isTimed)
         }
         for client in clients {
             result.submit.add(client.submitTimes)
@@ -69,9 +67,6 @@ struct Transfer: Sendable {
         if operation != .read { fsync(file.descriptor) }
         return result
     }
-
-    /// Some ten thousand operations.
-    private static let timedSeconds = 0.05
 
     /// What the clients do until the time is over and the last request has ended.
     private func run(_ clients: [Client], seconds: Double, isTimed: Bool) throws -> Work {

@@ -33,6 +33,14 @@ public struct SyncGate: ~Copyable {
         lock.unlock()
     }
 
+    /// True when a request on the file of that job, which is in the gate, is not done and was made
+    /// before it.
+    public func hasEarlier(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        return hasEarlierLocked(table, job)
+    }
+
     /// Asked by the daemon that took the job. False when it must come after another that is not
     /// done: the job is parked, and `leave` of the last of those, or `unpark`, gives it back.
     public mutating func mayStart(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {

@@ -57,9 +57,7 @@ extension Ref where Pointee == EngineRecord {
         } else if request.face == .posix {
             it.syncs.enter(it.table, job)
             // Workers take what they are given; the manager asks the gate.
-            if request.operation == .fsync || request.operation == .fdatasync {
-                batch.needsManager = true
-            }
+            if isSync && it.syncs.hasEarlier(it.table, job) { batch.needsManager = true }
         }
         if job.it.isBuffered && job.it.operation == .read {
             if request.face == .linux { it.gate.enter(it.table, job) }

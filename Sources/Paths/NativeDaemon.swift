@@ -1,5 +1,5 @@
 // The kernel's own AIO for O_DIRECT requests of POSIX AIO: one context for the process, and a daemon
-// that sleeps for its events.
+// that takes its events when nobody else does (KernelReaper.swift).
 //
 // The submitter calls io_submit(2) itself, once for each hand-over: the kernel holds the files, so
 // nothing travels. A request that wants an eventfd signalled takes another path: the kernel would
@@ -12,6 +12,9 @@ import Synchronization
 struct NativeDaemon: ~Copyable {
     /// The kernel's context; written before the station is ready.
     var context: UInt = 0
+    var reaper = KernelReaper()
+    /// Hand-overs so far: a daemon that nobody calls sees whether the context is in use.
+    let handOvers = Atomic<UInt32>(0)
 
     static let eventsPerCall = 64
     static let requestsPerCall = 32
@@ -25,8 +28,9 @@ struct NativeDaemon: ~Copyable {
             return nil
         }
         station.it.native.context = UInt(bitPattern: made)
+        station.forgetReaper()
         station.started(0)
-        while !station.reapKernel() {}
+        while !station.serveKernel() {}
         return nil
     }
 }
@@ -68,6 +72,7 @@ extension Ref where Pointee == EngineRecord {
 extension Ref where Pointee == Station {
     /// Submits a chain of jobs linked by `queueNext` to the kernel.
     func submitToKernel(_ first: JobRef) {
+        it.native.handOvers.add(1, ordering: .relaxed)
         var iocbs = InlineArray<32, iocb>(repeating: iocb())
         var pointers = InlineArray<32, UInt>(repeating: 0)
         var next: JobRef? = first
@@ -100,6 +105,10 @@ extension Ref where Pointee == Station {
                         it.table.vectorsAddress(job), Int(job.it.vectorCount), job.it.offset, 0))
             }
         }
+        // Who has so many in flight need not look at one of them for long, and there is an end.
+        if it.pool.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
+            it.engine.ensureKernelReaper()
+        }
     }
 
     private func description(of job: JobRef) -> iocb {
@@ -114,15 +123,33 @@ extension Ref where Pointee == Station {
         return iocb
     }
 
-    /// Sleeps for events and publishes their jobs. True when the daemon has left.
-    fileprivate func reapKernel() -> Bool {
+    /// A round of the daemon's: it waits until it is called, or takes events. True when it has left.
+    fileprivate func serveKernel() -> Bool {
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
-        var timeout = timespec(tv_sec: lifetimeMs / 1000, tv_nsec: lifetimeMs % 1000 * 1_000_000)
+        let isIdle: Bool
+        if it.native.reaper.holder.load(ordering: .sequentiallyConsistent) == KernelReaper.daemon {
+            isIdle = takeEvents(atLeast: 1, withinMs: lifetimeMs) == 0
+        } else {
+            let handOvers = it.native.handOvers.load(ordering: .relaxed)
+            isIdle =
+                !awaitCall(within: UInt64(lifetimeMs) &* 1_000_000)
+                && handOvers == it.native.handOvers.load(ordering: .relaxed)
+        }
+        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0 { return false }
+        if isIdle { return tryToLeave { _ = KernelAIO.destroy(it.native.context) } }
+        leavePlaceIfInTheWay()
+        return false
+    }
+
+    /// Takes events and publishes their jobs; how many, or a negated errno. By whoever may: see
+    /// KernelReaper.
+    func takeEvents(atLeast least: Int, withinMs: Int) -> Int {
+        var timeout = timespec(tv_sec: withinMs / 1000, tv_nsec: withinMs % 1000 * 1_000_000)
         var events = InlineArray<64, io_event>(repeating: io_event())
         let count = withAddress(of: &events) { eventsAddress in
             withAddress(of: &timeout) {
                 KernelAIO.getEvents(
-                    it.native.context, 1, NativeDaemon.eventsPerCall,
+                    it.native.context, least, NativeDaemon.eventsPerCall,
                     UInt(bitPattern: eventsAddress), timeout: UInt(bitPattern: $0), sigmask: 0)
             }
         }
@@ -139,10 +166,7 @@ extension Ref where Pointee == Station {
         if count > 0 {
             it.pool.running.subtract(UInt32(count), ordering: .sequentiallyConsistent)
         }
-        if count != 0 || it.pool.running.load(ordering: .sequentiallyConsistent) != 0 {
-            return false
-        }
-        return tryToLeave { _ = KernelAIO.destroy(it.native.context) }
+        return count
     }
 
     private func settleKernel(_ job: JobRef, from state: JobState, result: Int) {

@@ -22,16 +22,19 @@ public enum PosixAIO {
         }
     }
 
-    /// aio_error(3): the request's errno, EINPROGRESS while it is under way. No lock.
+    /// aio_error(3): the request's errno, EINPROGRESS while it is under way. No lock, but with
+    /// signals blocked, where the kernel has events that nobody has taken.
     ///
     /// A request that another process made, before a fork, is told to be cancelled.
     public static func error(_ block: UInt) -> Int {
         guard let block = BlockRef(address: block) else { return failure(EINVAL) }
         // Acquire pairs with the store in complete(): what the request read is there.
         var error = block.it.error.load(ordering: .acquiring)
-        if error == EINPROGRESS && PosixFace.current?.job(of: block) == nil {
+        if error == EINPROGRESS {
+            let isOurs = PosixFace.current?.job(of: block) != nil
+            if isOurs { _ = PosixFace.current?.takeFromKernel() }
             error = block.it.error.load(ordering: .acquiring)
-            if error == EINPROGRESS { error = ECANCELED }
+            if error == EINPROGRESS && !isOurs { error = ECANCELED }
         }
         return Int(error)
     }
@@ -88,8 +91,7 @@ public enum PosixAIO {
             isAwaited ? .none : Ref<Notification>(address: event)?.it ?? .none
         if notification.refusal < 0 { return failure(EINVAL) }
         return enter { face in
-            let needsThread = notification.needsThread(ofList: true)
-            guard let list = face.list(notification, isAwaited: isAwaited, needsThread) else {
+            guard let list = face.list(notification, isAwaited: isAwaited) else {
                 return failure(EAGAIN)
             }
             list.it.notifiesIndividually = individually
@@ -109,6 +111,7 @@ public enum PosixAIO {
     /// At exit: what was accepted as a write is awaited.
     public static func rundown() {
         guard let face = PosixFace.current, !CurrentThread().interruptedLayer else { return }
+        face.it.engine.ensureKernelReaper()
         face.it.table.awaitWrites()
     }
 

@@ -10,6 +10,8 @@ import Synchronization
 extension Ref where Pointee == PosixFace {
     /// Cancels one request, or with nil all of a descriptor. One of the three answers.
     func cancel(_ descriptor: Int32, _ block: BlockRef?) -> Int {
+        // What is done is not with the kernel any more.
+        _ = it.engine.takeKernelEvents()
         if let block {
             guard block.it.error.load(ordering: .acquiring) == EINPROGRESS,
                 let job = job(of: block)

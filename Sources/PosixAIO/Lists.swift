@@ -20,6 +20,8 @@ struct List: ~Copyable {
     var notifiesIndividually: Bool  // constant while in use
     /// LIO_NOWAIT's own.
     var notification: Notification  // constant while in use
+    /// The eventfd of that; nil where no daemon could have it.
+    var eventfd: EventfdHold?  // constant while in use
 }
 
 typealias ListRef = Ref<List>
@@ -66,12 +68,17 @@ struct Lists: ~Copyable {
 extension Ref where Pointee == PosixFace {
     /// A list with one reference, for the call; nil when there are too many, or no thread to
     /// notify by.
-    func list(_ notification: Notification, isAwaited: Bool, _ needsThread: Bool) -> ListRef? {
+    func list(_ notification: Notification, isAwaited: Bool) -> ListRef? {
         withSignalsBlocked {
             guard let list = it.lists.allocate() else { return nil }
             list.it.isAwaited = isAwaited
             list.it.notification = notification
-            if needsThread && !expectThread() {
+            list.it.eventfd =
+                notification.kind == Int32(IOCTX_SIGEV_EVENTFD)
+                ? EventfdHold(it.engine, notification.descriptor) : nil
+            if notification.needsThread(ofList: true) && list.it.eventfd == nil
+                && !expectThread()
+            {
                 it.lists.free(list)
                 return nil
             }
@@ -91,8 +98,13 @@ extension Ref where Pointee == PosixFace {
         let left = list.it.references.subtract(1, ordering: .sequentiallyConsistent).newValue
         if left == 0 {
             let notification = list.it.notification
+            let eventfd = list.it.eventfd
             it.lists.free(list)
-            if !isAwaited { notify(notification, ofList: true, isInline: false) }
+            if let eventfd {
+                eventfd.signal()
+            } else if !isAwaited {
+                notify(notification, ofList: true, isInline: false)
+            }
         } else if left == 1 && isAwaited {
             // The list may be another's by now; whoever sleeps on it looks again.
             list.it.references.wake()

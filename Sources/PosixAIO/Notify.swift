@@ -82,8 +82,8 @@ struct NotifierThreads: ~Copyable {
 }
 
 extension Notification {
-    /// True for what a thread of ours must do. The eventfd of a list is no job's, so no daemon
-    /// holds it; that of a request is signalled by its daemon.
+    /// True for what a thread of ours must do: functions, and the eventfd of a list that no daemon
+    /// could have. That of a request is signalled by its daemon.
     func needsThread(ofList: Bool) -> Bool {
         kind == Int32(IOCTX_SIGEV_THREAD) || ofList && kind == Int32(IOCTX_SIGEV_EVENTFD)
     }

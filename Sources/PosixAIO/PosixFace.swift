@@ -35,6 +35,10 @@ struct PosixFace: ~Copyable {
     /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
     static let collectorBit: UInt32 = 1 << 31
 
+    /// What a block has for a value while its request is with the kernel's AIO: the thread that
+    /// made it has handed it over when it looks.
+    static func withKernel(_ thread: Int32) -> Int { -2 &- Int(thread) }
+
     /// The face of this process, or nil before the first request.
     @inline(__always)
     static var current: Ref<PosixFace>? {

@@ -77,10 +77,19 @@ extension Ref where Pointee == PosixFace {
             list?.it.references.add(1, ordering: .relaxed)
             job.it.owner = list?.address ?? 0
             block.it.job.store(job.name, ordering: .relaxed)
-            block.it.result.store(-1, ordering: .relaxed)
+            block.it.result.store(
+                it.engine.isForKernel(job) ? PosixFace.withKernel(job.it.submitter) : -1,
+                ordering: .relaxed)
             // Release pairs with the acquire of cancellers, who look for jobs with a subject.
             job.it.subject.store(block.address, ordering: .releasing)
             block.it.error.store(EINPROGRESS, ordering: .releasing)
+            // Nobody need wait for it, or for what it waits for.
+            if notifies && block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
+                || list?.it.notification.kind ?? Int32(IOCTX_SIGEV_NONE)
+                    != Int32(IOCTX_SIGEV_NONE)
+            {
+                it.engine.ensureKernelReaper()
+            }
         }
         return 0
     }

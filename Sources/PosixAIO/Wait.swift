@@ -1,5 +1,8 @@
 // Waiting for requests: aio_suspend, aio_waitcomplete, and LIO_WAIT.
 //
+// A thread whose requests are all with the kernel's AIO sleeps for the kernel's events, where it may:
+// see KernelReaper.swift. Everybody else sleeps on a futex.
+//
 // A sleeper of aio_suspend picks a bit by its thread and sets it in each job that it waits for;
 // whoever publishes such a job wakes that bit. Nothing is locked and nothing left behind but bits,
 // so a handler may sleep here, and a cancelled thread may end here.
@@ -46,41 +49,90 @@ func deadline(_ timeout: UInt) -> UInt64? {
 extension Ref where Pointee == PosixFace {
     /// aio_suspend: 0 when one of the requests is done, or -EAGAIN, -EINTR.
     func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
-        let bit = UInt32(1) << (UInt32(bitPattern: System.threadIdentifier()) % 31)
+        let thread = System.threadIdentifier()
+        var mayWatch = true
         var reason = 0
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)
-            if !isAnyPending(blocks, count, bit: bit) { return 0 }
+            let found = pending(blocks, count, of: thread)
+            if found == .none { return 0 }
+            if takeFromKernel() { continue }
             if reason != 0 { return reason }
             if deadlineNs == 0 { return failure(EAGAIN) }
             // A handler that interrupted a call of another face in a lock: what it would wait for
             // may need that lock.
             if CurrentThread().interruptedLayer { return failure(EINTR) }
-            it.engine.nudge()
-            let slept = it.changes.cancellableWait(while: seen, bits: bit, until: deadlineNs)
+            let slept: Int
+            if found == .ownWithKernel, mayWatch, let watch = it.engine.watchKernel(thread) {
+                slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
+            } else {
+                let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)
+                if pending(blocks, count, of: thread, bit: bit) == .none { return 0 }
+                it.engine.ensureKernelReaper()
+                it.engine.nudge()
+                slept = it.changes.cancellableWait(
+                    while: seen, bits: bit, until: deadlineNs)
+            }
             // Whether that was the very request is looked at once more.
             if slept == failure(EINTR) { reason = failure(EINTR) }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
         }
     }
 
-    /// True when requests of the list are pending and none is done. Each has the bit then.
-    private func isAnyPending(_ blocks: UInt, _ count: Int, bit: UInt32) -> Bool {
-        var isPending = false
+    /// Sleeps for the kernel's events and publishes them. `mayWatch` becomes false when there were
+    /// none: it may go on longer than a watch does.
+    private func sleep(
+        _ watch: KernelWatch, _ blocks: UInt, _ count: Int, of thread: Int32,
+        until deadlineNs: UInt64, _ mayWatch: inout Bool
+    ) -> Int {
+        var slept = 0
+        let now = System.monotonicNs()
+        // Whoever took events before has published them; nobody does from now on.
+        if pending(blocks, count, of: thread) != .none && now < deadlineNs {
+            slept = Int(
+                ioctx_cancellable_look(
+                    watch.context, min(deadlineNs &- now, KernelWatch.longestNs)))
+        }
+        mayWatch = withSignalsBlocked { watch.end() } > 0
+        return slept == 0 && System.monotonicNs() >= deadlineNs ? failure(ETIMEDOUT) : slept
+    }
+
+    /// Publishes what the kernel has and nobody takes; true when there was something.
+    func takeFromKernel() -> Bool {
+        if !it.engine.hasKernelEvents() || CurrentThread().interruptedLayer { return false }
+        return withSignalsBlocked { it.engine.takeKernelEvents() } > 0
+    }
+
+    private enum Pending {
+        /// Some request is done, or there is none.
+        case none
+        /// All were made by this thread, and are with the kernel's AIO.
+        case ownWithKernel
+        case others
+    }
+
+    /// What requests of the list are pending while none is done. Each has the sleeper's bit then.
+    private func pending(
+        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0
+    ) -> Pending {
+        var result = Pending.none
         for index in 0..<UInt(bitPattern: count) {
             guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
                 let block = BlockRef(address: pointer.it)
             else { continue }
-            if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return false }
-            guard let job = job(of: block) else { return false }
-            job.it.sleepers.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+            if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return .none }
+            guard let job = job(of: block) else { return .none }
+            if bit != 0 { job.it.sleepers.bitwiseOr(bit, ordering: .sequentiallyConsistent) }
+            let isOwn =
+                block.it.result.load(ordering: .relaxed) == PosixFace.withKernel(thread)
             // Pairs with publish(), which stores the error and then looks at the bits.
             if block.it.error.load(ordering: .sequentiallyConsistent) != EINPROGRESS {
-                return false
+                return .none
             }
-            isPending = true
+            if !isOwn { result = .others }
+            if result == .none { result = .ownWithKernel }
         }
-        return isPending
+        return result
     }
 
     /// aio_waitcomplete: collects the request that was done first. Its value, or the negated
@@ -98,9 +150,11 @@ extension Ref where Pointee == PosixFace {
                 let error = first.it.error.load(ordering: .acquiring)
                 return error == 0 ? first.it.result.load(ordering: .relaxed) : failure(error)
             }
+            if takeFromKernel() { continue }
             if reason != 0 { return reason }
             if deadlineNs == 0 { return failure(EAGAIN) }
             if CurrentThread().interruptedLayer { return failure(EINTR) }
+            it.engine.ensureKernelReaper()
             it.engine.nudge()
             let slept = it.changes.cancellableWait(
                 while: seen, bits: PosixFace.collectorBit, until: deadlineNs)
@@ -112,6 +166,7 @@ extension Ref where Pointee == PosixFace {
     /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed.
     func awaitAll(_ list: ListRef) -> Int {
         var result = 0
+        it.engine.ensureKernelReaper()
         it.engine.nudge()
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
             left > 1, result == 0

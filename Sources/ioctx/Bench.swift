@@ -8,13 +8,17 @@ import Glibc
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure the layer beside the kernel's AIO.",
+        abstract: "Measure the layer beside the kernel's AIO and the C library's POSIX AIO.",
         discussion: """
             Each case does the same work on the other side and on the layer by turns, each time
             in a process of its own, after a warm-up. The ratio is the median of the ratios of
             the rounds, layer to other side, with the least and the greatest of them. The other
             side is the system's libaio on the kernel; where there is none, the system calls.
-            The layer is the drop-in library beside this tool.
+            For the cases posix/*, it is the POSIX AIO of the C library. The layer is the drop-in
+            library beside this tool, and for posix/* libposixaio.so.
+
+            A library of --against or --library stands for that side in all cases; cases whose
+            functions it lacks are skipped. libioctx.so has all functions.
 
             Examples:
               ioctx bench
@@ -30,7 +34,7 @@ struct Bench: ParsableCommand {
     @Argument(help: ArgumentHelp("Cases: parts of names, or shell patterns.", valueName: "cases"))
     var patterns: [String] = []
 
-    @Option(help: ArgumentHelp("What to compare with: kernel, or a libaio.", valueName: "path"))
+    @Option(help: ArgumentHelp("What to compare with: kernel, or a library.", valueName: "path"))
     var against = "kernel"
 
     @Option(help: ArgumentHelp("The library to measure.", valueName: "path"))
@@ -82,6 +86,7 @@ struct Bench: ParsableCommand {
 
         let outputs = try [json, html].map { try $0.map { try OutputFile($0) } }
         let installation = try Installation(library: library)
+        let posix = try Installation(library: library, or: "libposixaio.so.1")
         let folder = try Installation.testFolder(dir)
         let other = try otherLibrary()
         let scratch = try makeScratch(folder)
@@ -94,8 +99,11 @@ struct Bench: ParsableCommand {
             "", total: Self.progressParts, unit: .parts, isShown: Progress.terminalCanShowIt,
             interruption: interruption)
         let plan = Plan(
-            tool: installation.tool.description, layer: installation.library.description,
-            other: other, rounds: rounds, seconds: seconds)
+            tool: installation.tool.description,
+            libaio: Plan.Sides(
+                layer: installation.library.description, other: other ?? Plan.systemLibrary),
+            posix: Plan.Sides(layer: posix.library.description, other: other),
+            rounds: rounds, seconds: seconds)
         let runner = Runner(plan, scratch) { name, share in
             progress.label = name
             progress.step(Int(share * Double(Self.progressParts)))
@@ -105,8 +113,8 @@ struct Bench: ParsableCommand {
         let kernel = SystemFacts.gather().kernel.release
         var results = RunResults(
             machine: Machine(kernel: kernel, folder: scratch.folder),
-            other: against == "kernel" ? "Linux \(kernel) by \(other ?? "system calls")" : against,
-            layer: plan.layer, file: file ?? folder.description, rounds: rounds, seconds: seconds)
+            other: other ?? defaultOther(kernel), layer: installation.library.description,
+            file: file ?? folder.description, rounds: rounds, seconds: seconds)
         try Output.write(BenchTable.head)
         try runner.run(cases) { result in
             progress.clear()
@@ -139,8 +147,17 @@ struct Bench: ParsableCommand {
     /// The bar's steps: more than it is wide.
     private static let progressParts = 1000
 
+    /// What is compared with unless a library is named, in words.
+    private func defaultOther(_ kernel: String) -> String {
+        var version = [CChar](repeating: 0, count: 64)
+        confstr(Int32(_CS_GNU_LIBC_VERSION), &version, version.count)
+        let name = String(decoding: version.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
+        return "Linux \(kernel) by \(Plan.systemLibrary ?? "system calls"), POSIX AIO by \(name)"
+    }
+
+    /// The library of --against; nil where the kernel and the C library are meant.
     private func otherLibrary() throws -> String? {
-        if against == "kernel" { return Plan.systemLibrary }
+        if against == "kernel" { return nil }
         guard let path = Path(against).resolved() else {
             throw Failure("cannot find the library '\(against)' of --against: check its name")
         }

@@ -79,7 +79,7 @@ enum BenchTable {
             value >= 1e6
                 ? Number.text(value / 1e6) + " M"
                 : value >= 1e4 ? Number.text(value / 1e3) + " k" : Number.text(value)
-        case .submitMean, .submitP99: Number.text(value / 1e3) + " us"
+        case .submitMean, .submitP99, .completionP50: Number.text(value / 1e3) + " us"
         case .itemBytes: Number.text(value) + " B"
         }
     }

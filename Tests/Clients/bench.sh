@@ -52,6 +52,21 @@ counts_calls() {
         fail "$(jq -c '.cases[0] | .other.system_calls_each, .layer.system_calls_each' results.json)"
 }
 
+# The other side of posix/* is the C library, whose helper threads read with pread64.
+posix_sides() {
+    bench 0 posix/cached-depth-1 posix/list-64 posix/signal --rounds 1 --json results.json
+    jq -e 'all(.cases[]; .status == "measured" and .lines[0].ratio.median > 0)
+        and (.cases[0].lines | map(.quantity) == ["rate", "completion_p50"])' results.json \
+        >/dev/null || fail "the JSON: $(head -c 600 results.json)"
+    if ! jq -e '.cases[0].layer.system_calls_each' results.json >/dev/null; then
+        skip "nothing may be traced here"
+    fi
+    jq -e '.cases[0] | (.other.system_calls_each.pread64 >= 0.9)
+        and (.layer.system_calls_each.preadv2 >= 0.9)
+        and (.layer.system_calls_each.pread64 == null)' results.json >/dev/null ||
+        fail "$(jq -c '.cases[0] | .other.system_calls_each, .layer.system_calls_each' results.json)"
+}
+
 # What is measured is the library that is named, on both sides.
 against_a_library() {
     bench 0 cached/depth-1 --rounds 1 --against "$dist/lib/libaio.so.1" --json results.json
@@ -59,6 +74,10 @@ against_a_library() {
         fail "the other side calls the kernel's io_submit"
     refused nothing bench 1 cached/depth-1 --against nothing.so
     refused nothing bench 1 cached/depth-1 --library nothing.so
+    # The functions of another library that it needs are not its own.
+    bench 0 posix/cached-depth-1 --rounds 1 --against "$dist/lib/libaio.so.1"
+    grep -q '^posix/cached-depth-1: skipped, .* has no aio_read' out || fail "$(<out)"
+    bench 0 posix/cached-depth-1 --rounds 1 --against "$dist/lib/libioctx.so"
     # A library that is none.
     bench 1 cached/depth-1 --against /etc/passwd
     grep -q FAILED out || fail "no failure: $(<out)"
@@ -117,6 +136,7 @@ lists() {
 
 try bench_measures measures
 try bench_counts_system_calls counts_calls
+try bench_posix_measures_the_c_library posix_sides
 try bench_against_a_library against_a_library
 try bench_refuses_in_one_line refusals
 try bench_reads_a_file_of_ones_own a_file_of_ones_own

@@ -177,6 +177,33 @@ import Testing
         }
     }
 
+    @Test("What is with the kernel is seen however it is waited for, and whoever watched before")
+    func kernelEvents() async {
+        await #expect(processExitsWith: .success) {
+            TestEngine.auto.use()
+            let read = Block(coldFile(Int32(IOCTX_O_DIRECT)))
+            for _ in 0..<100 { #expect(read.read() == 0 && read.finish() == 4096) }
+            // Only looked at.
+            #expect(read.read() == 0)
+            while read.error == Int(EINPROGRESS) {}
+            #expect(read.value == 4096)
+            #expect(read.read() == 0)
+            while collect(milliseconds: 0).block == 0 {}
+            let engine = PosixFace.current!.it.engine
+            // In a handler of a thread that watches.
+            #expect(read.read() == 0)
+            let watch = engine.watchKernel(System.threadIdentifier())
+            #expect(watch != nil && read.finish() == 4096)
+            _ = watch?.end()
+            // In the place of a thread that never comes back.
+            #expect(read.read() == 0)
+            #expect(engine.watchKernel(1) != nil)
+            #expect(read.finish() == 4096)
+            // The daemon is there, and leaves when it is in the way.
+            for _ in 0..<100 { #expect(read.read() == 0 && read.finish() == 4096) }
+        }
+    }
+
     @Test("A forked child finds its parent's requests cancelled, and may make its own")
     func fork() async {
         await #expect(processExitsWith: .success) {

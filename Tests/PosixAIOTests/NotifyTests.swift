@@ -128,6 +128,32 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
         }
     }
 
+    @Test(
+        "The eventfd of a list is signalled when its number leads elsewhere by then",
+        arguments: TestEngine.available)
+    func reusedNumber(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
+            engine.use()
+            func newEventfd() -> Int32 {
+                Int32(systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC)))
+            }
+            let (counter, stranger) = (newEventfd(), newEventfd())
+            let same = dup(counter)
+            var notification = Notification.none
+            notification.kind = Int32(IOCTX_SIGEV_EVENTFD)
+            notification.value = UInt(counter)
+            let pipe = makePipe()
+            let read = Block(pipe.reader, 1)
+            #expect(list([read], isAwaited: false, notification: notification) == 0)
+            #expect(dup2(stranger, counter) == counter)
+            #expect(Glibc.write(pipe.writer, "a", 1) == 1)
+            var value: UInt64 = 0
+            #expect(Glibc.read(same, &value, 8) == 8 && value == 1)
+            var state = pollfd(fd: stranger, events: Int16(POLLIN), revents: 0)
+            #expect(poll(&state, 1, 0) == 0)
+        }
+    }
+
     @Test("A signal is queued with its value", arguments: TestEngine.available)
     func signals(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in

@@ -1,0 +1,233 @@
+// Who takes the events of the kernel's AIO: a thread of the program that waits for its own requests,
+// or the daemon.
+//
+// To wake a thread that wakes another takes a good part of the time that a disk needs. So a thread
+// in aio_suspend whose request is the only one with the kernel *watches*: it sleeps for the
+// kernel's event itself and publishes what it finds, while the daemon sleeps on a futex. Whoever
+// depends on events and cannot watch calls the daemon, which then takes them until none is in
+// flight: sleepers on a futex, requests that notify, exit. Whoever looks at a request that is
+// under way takes what is there.
+//
+// One word says who may take events. A watcher takes none while it sleeps: it only learns that
+// there is one (ioctx_cancellable_look), so it may be cancelled, or run a handler that makes any
+// call of the face, or leave that handler by longjmp. For the same reason the word may name a
+// watcher that is not coming back. It is trusted for a time, and sleeps for less than that: when
+// the daemon takes its place, it is awake or on its way.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+struct KernelReaper: ~Copyable {
+    static let nobody: UInt64 = 0
+    static let daemon: UInt64 = 1
+    /// Somebody with signals blocked, for the time of one call.
+    static let taker: UInt64 = 2
+    /// All other values name a watcher: its thread in these bits, since when in those above.
+    fileprivate static let threadMask: UInt64 = (1 << 22) - 1
+
+    /// How long a watcher sleeps, and for how long it is trusted.
+    fileprivate static let watchNs: UInt64 = 10_000_000
+    fileprivate static let trustNs: UInt64 = 25_000_000
+
+    let holder = Atomic<UInt64>(KernelReaper.nobody)
+    /// Somebody depends on events and cannot watch: whoever stops taking them calls the daemon.
+    let isWanted = Atomic<Bool>(false)
+    /// A thread would have watched, had the daemon not been there.
+    let isInTheWay = Atomic<Bool>(false)
+    /// Changes when the daemon has something to do.
+    let bell = Atomic<UInt32>(0)
+
+    fileprivate static func isWatcher(_ holder: UInt64) -> Bool { holder > taker }
+
+    /// The time until which a watcher is trusted.
+    fileprivate static func trustEnd(_ holder: UInt64) -> UInt64 {
+        (holder & ~threadMask) &+ trustNs
+    }
+
+    fileprivate static func bits(of thread: Int32) -> UInt64 {
+        UInt64(UInt32(bitPattern: thread)) & threadMask
+    }
+
+    /// What `holder` becomes when a thread that took its place leaves it again; nil when the thread
+    /// may not take it. It may be nobody's, a watcher's that has not come back, or the thread's own:
+    /// then it runs a handler, and goes on watching after that.
+    fileprivate static func successor(of holder: UInt64, for thread: Int32) -> UInt64? {
+        if holder == nobody { return nobody }
+        if !isWatcher(holder) { return nil }
+        if holder & threadMask == bits(of: thread) { return holder }
+        return isOverdue(holder) ? nobody : nil
+    }
+
+    fileprivate static func isOverdue(_ holder: UInt64) -> Bool {
+        System.monotonicNs() > trustEnd(holder)
+    }
+}
+
+/// A thread's right to sleep for the kernel's events.
+public struct KernelWatch {
+    fileprivate let station: Ref<Station>
+    fileprivate let claim: UInt64
+    fileprivate let next: UInt64
+
+    public static let longestNs = KernelReaper.watchNs
+    public var context: UInt { station.it.native.context }
+
+    /// Ends it, publishes what there is, and returns how much that was. With signals blocked.
+    public func end() -> Int { station.take(from: claim, leaving: next) }
+}
+
+extension Ref where Pointee == EngineRecord {
+    /// The station of the kernel's AIO if requests are with it.
+    private var busyKernelStation: Ref<Station>? {
+        guard let station = Ref<Station>(address: it.nativeStation.load(ordering: .acquiring)),
+            station.it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+        else { return nil }
+        return station
+    }
+
+    /// True when this job goes to the kernel's AIO; asked before it is handed over.
+    public func isForKernel(_ job: JobRef) -> Bool {
+        Ref<Station>(address: job.it.station.load(ordering: .relaxed))?.it.kind == .native
+    }
+
+    /// True when the kernel has events that nobody has taken.
+    public func hasKernelEvents() -> Bool {
+        guard let station = busyKernelStation, station.retain() else { return false }
+        defer { station.release() }
+        guard let ring = Ref<aio_ring>(address: station.it.native.context) else { return false }
+        return ring.it.head != ring.it.tail
+    }
+
+    /// Publishes what the kernel has, unless somebody else does that; how many requests. With
+    /// signals blocked.
+    public func takeKernelEvents() -> Int {
+        guard let station = busyKernelStation else { return 0 }
+        let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+        guard let next = KernelReaper.successor(of: holder, for: System.threadIdentifier()) else {
+            return 0
+        }
+        return station.take(from: holder, leaving: next)
+    }
+
+    /// For the calling thread, which waits for requests that it has given to the kernel. nil when
+    /// others take the events, and when there is more than one request: a thread that is woken by
+    /// each of many makes the next one by one, which costs a device more than many at once.
+    public func watchKernel(_ thread: Int32) -> KernelWatch? {
+        guard let station = busyKernelStation,
+            station.it.pool.running.load(ordering: .relaxed) == 1
+        else { return nil }
+        let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+        if holder == KernelReaper.daemon {
+            station.it.native.reaper.isInTheWay.store(true, ordering: .relaxed)
+        }
+        let claim =
+            System.monotonicNs() & ~KernelReaper.threadMask | KernelReaper.bits(of: thread)
+        guard let next = KernelReaper.successor(of: holder, for: thread),
+            station.it.native.reaper.replace(holder, by: claim)
+        else { return nil }
+        return KernelWatch(station: station, claim: claim, next: next)
+    }
+
+    /// For whoever depends on the kernel's events and does not watch: they will be taken.
+    public func ensureKernelReaper() {
+        guard let station = busyKernelStation else { return }
+        let wasWanted = station.it.native.reaper.isWanted.exchange(
+            true, ordering: .sequentiallyConsistent)
+        let thread = System.threadIdentifier()
+        while true {
+            let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+            if KernelReaper.successor(of: holder, for: thread) == nil {
+                // The daemon looks after a watcher.
+                if KernelReaper.isWatcher(holder) && !wasWanted { station.ringReaper() }
+                return
+            }
+            // In a handler, the thread that it interrupted does not watch now.
+            if station.it.native.reaper.replace(holder, by: KernelReaper.daemon) {
+                return station.ringReaper()
+            }
+        }
+    }
+}
+
+extension KernelReaper {
+    /// Sequentially consistent, as all uses of `holder` and `isWanted`: who leaves the place to nobody
+    /// looks then whether the daemon is wanted; who wants the daemon looks then who is there.
+    fileprivate borrowing func replace(_ holder: UInt64, by other: UInt64) -> Bool {
+        self.holder.compareExchange(
+            expected: holder, desired: other, ordering: .sequentiallyConsistent
+        ).exchanged
+    }
+}
+
+extension Ref where Pointee == Station {
+    /// Takes events in the place of `holder`, and leaves it to `next`. 0 when that was not to be had.
+    fileprivate func take(from holder: UInt64, leaving next: UInt64) -> Int {
+        if !it.native.reaper.replace(holder, by: KernelReaper.taker) { return 0 }
+        let count = takeEvents(atLeast: 0, withinMs: 0)
+        it.native.reaper.holder.store(next, ordering: .sequentiallyConsistent)
+        if it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
+            && it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+        {
+            if next == KernelReaper.nobody { callDaemon() } else { ringReaper() }
+        }
+        return max(count, 0)
+    }
+
+    /// Puts the daemon where nobody is.
+    fileprivate func callDaemon() {
+        if it.native.reaper.replace(KernelReaper.nobody, by: KernelReaper.daemon) { ringReaper() }
+    }
+
+    fileprivate func ringReaper() {
+        it.native.reaper.bell.add(1, ordering: .sequentiallyConsistent)
+        it.native.reaper.bell.wake(1)
+    }
+
+    // MARK: The daemon
+
+    /// Those of an earlier life.
+    func forgetReaper() {
+        it.native.reaper.holder.store(KernelReaper.nobody, ordering: .sequentiallyConsistent)
+        it.native.reaper.isWanted.store(false, ordering: .sequentiallyConsistent)
+    }
+
+    /// Sleeps until somebody has called, or takes the place of a watcher that others depend on and
+    /// that does not come back. False when the time is over.
+    func awaitCall(within ns: UInt64) -> Bool {
+        let seen = it.native.reaper.bell.load(ordering: .sequentiallyConsistent)
+        let holder = it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+        if holder == KernelReaper.daemon { return true }
+        let isWanted =
+            it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
+            && it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+        if !isWanted || holder == KernelReaper.taker {
+            return it.native.reaper.bell.wait(while: seen, until: System.monotonicNs() &+ ns)
+                != failure(ETIMEDOUT)
+        }
+        if holder == KernelReaper.nobody || KernelReaper.isOverdue(holder) {
+            _ = it.native.reaper.replace(holder, by: KernelReaper.daemon)
+            return true
+        }
+        _ = it.native.reaper.bell.wait(while: seen, until: KernelReaper.trustEnd(holder) &+ 1)
+        return true
+    }
+
+    /// With nothing in flight, the daemon leaves its place to those whom it kept from watching.
+    func leavePlaceIfInTheWay() {
+        if it.native.reaper.holder.load(ordering: .relaxed) != KernelReaper.daemon
+            || !it.native.reaper.isInTheWay.exchange(false, ordering: .relaxed)
+        {
+            return
+        }
+        it.native.reaper.isWanted.store(false, ordering: .sequentiallyConsistent)
+        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0 { return }
+        it.native.reaper.holder.store(KernelReaper.nobody, ordering: .sequentiallyConsistent)
+        // A request that came just now, and somebody who still saw the daemon here.
+        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+            && it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
+        {
+            _ = it.native.reaper.replace(KernelReaper.nobody, by: KernelReaper.daemon)
+        }
+    }
+}
