@@ -80,7 +80,7 @@ public struct KernelWatch {
 extension Ref where Pointee == EngineRecord {
     /// The station of the kernel's AIO if requests are with it.
     private var busyKernelStation: Ref<Station>? {
-        guard let station = Ref<Station>(address: it.nativeStation.load(ordering: .acquiring)),
+        guard let station = it.nativeStation.current,
             station.it.pool.running.load(ordering: .sequentiallyConsistent) != 0
         else { return nil }
         return station
