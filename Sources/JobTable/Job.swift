@@ -66,6 +66,8 @@ public struct Job: ~Copyable {
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
+    /// A direct write of the kernel's face that makes its file longer.
+    public var isExtending: Bool  // (w)
     public var isGated: Bool  // (g)
     /// In a StreamGate behind an earlier job; no queue has it.
     public var isParked: Bool  // (g)

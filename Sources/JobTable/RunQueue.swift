@@ -49,12 +49,17 @@ public struct RunQueue: ~Copyable {
         return previous
     }
 
-    /// Takes the first job, or nil. Its `queueNext` is its former successor.
-    public mutating func takeFirst(_ table: Ref<JobTable>) -> JobRef? {
+    /// Takes the first job, or nil when there is none or it is not wanted. Its `queueNext` is its
+    /// former successor.
+    @inline(__always)
+    public mutating func takeFirst(
+        _ table: Ref<JobTable>, if isWanted: (JobRef) -> Bool = { _ in true }
+    ) -> JobRef? {
         lock.lock()
         defer { lock.unlock() }
         if head == Job.none { return nil }
         let job = table.job(at: head)
+        if !isWanted(job) { return nil }
         head = job.it.queueNext
         if head == Job.none { tail = Job.none }
         count.subtract(1, ordering: .relaxed)

@@ -72,6 +72,27 @@ public struct StreamGate: ~Copyable {
         lock.unlock()
     }
 
+    /// True when the first of the jobs on that file is another than `job` and with the same station;
+    /// `job` is only compared, and may be done and free by now.
+    public func isBehind(
+        _ table: Ref<JobTable>, _ job: JobRef, station: UInt, device: UInt64, inode: UInt64,
+        isWrite: Bool
+    ) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        var next = bucket(inode, isWrite).it.first
+        while next != 0 {
+            let first = table.job(at: next &- 1)
+            if first.it.inode == inode && first.it.device == device
+                && (first.it.operation == .write) == isWrite
+            {
+                return first != job && first.it.station.load(ordering: .relaxed) == station
+            }
+            next = first.it.gateNext
+        }
+        return false
+    }
+
     /// Asked by the daemon that took the job. False when an earlier one is not done: the job is
     /// parked, and `leave` of that one, or `unpark`, gives it back.
     public func mayStart(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
@@ -88,6 +109,19 @@ public struct StreamGate: ~Copyable {
             let earlier = table.job(at: previous &- 1)
             if isSameFile(earlier, job) { return true }
             previous = earlier.it.gatePrevious
+        }
+        return false
+    }
+
+    /// True when `next` is the one after `job` on their file.
+    public func follows(_ table: Ref<JobTable>, _ next: JobRef, _ job: JobRef) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        var following = job.it.gateNext
+        while following != 0 {
+            let later = table.job(at: following &- 1)
+            if isSameFile(later, job) { return later == next }
+            following = later.it.gateNext
         }
         return false
     }

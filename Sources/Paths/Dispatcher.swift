@@ -66,8 +66,10 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
-    /// It is of fsyncs alone, which may have a station of their own.
-    var isForSync = false
+    /// It is of fsyncs and extending writes alone, which may have a station of their own.
+    var isBlocking = false
+    /// All of it are extending writes of one file.
+    var isExtending = false
     /// threads: something in it is for the manager, not for a worker.
     var needsManager = false
     /// Something in it gains from the daemon being woken at once.

@@ -82,9 +82,10 @@ public struct EngineRecord: ~Copyable {
     let startLock = FutexLock()
     /// The station that takes hand-overs.
     let station = StationSlot()
-    /// The pool that takes fsyncs beside a daemon on io_uring, which would pass them on to a
-    /// thread of the kernel's and wait for that: two wake-ups more than a pool's worker needs.
-    let syncStation = StationSlot()
+    /// The pool that takes fsyncs and extending writes beside a daemon on io_uring, which would pass
+    /// them on to a thread of the kernel's and wait for that: two wake-ups more than a pool's
+    /// worker needs.
+    let poolStation = StationSlot()
     /// The station of the kernel's AIO.
     let nativeStation = StationSlot()
     /// All stations ever made, linked by `nextStation`, for reuse and for cancellation.
@@ -139,19 +140,19 @@ extension Ref where Pointee == EngineRecord {
         acquire(it.station) { startLocked() }
     }
 
-    /// The same for an fsync.
-    func acquireStationForSync() -> Ref<Station>? {
+    /// The same for what always blocks whoever does it: an fsync, an extending write.
+    func acquireStationForBlocking() -> Ref<Station>? {
         if it.choice != .uring {
             if it.station.current == nil { warmUp() }
             // Not retained: the kind is all that matters, and a look at the station's descriptor
-            // would cost a system call for each fsync.
-            if it.station.current?.it.kind == .uring, let pool = acquireSyncPool() { return pool }
+            // would cost a system call for each request.
+            if it.station.current?.it.kind == .uring, let pool = acquirePool() { return pool }
         }
         return acquireStation()
     }
 
-    private func acquireSyncPool() -> Ref<Station>? {
-        acquire(it.syncStation) { start(.threads, in: it.syncStation) == 0 }
+    private func acquirePool() -> Ref<Station>? {
+        acquire(it.poolStation) { start(.threads, in: it.poolStation) == 0 }
     }
 
     /// The station of the kernel's AIO, which has no other to stand for it.
@@ -199,7 +200,7 @@ extension Ref where Pointee == EngineRecord {
     /// No more hand-overs to a station.
     func forget(_ station: Ref<Station>) {
         it.station.forget(station)
-        it.syncStation.forget(station)
+        it.poolStation.forget(station)
         it.nativeStation.forget(station)
     }
 
@@ -281,7 +282,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     func unpark(_ job: JobRef) -> Bool {
-        job.it.isStream ? it.streams.unpark(job) : it.syncs.unpark(job)
+        job.it.isStream || job.it.isExtending ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.

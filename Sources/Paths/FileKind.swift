@@ -109,12 +109,17 @@ struct FileFacts {
     /// /dev/full
     var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
 
+    /// True for O_DIRECT writes up to `end` that make the file longer.
+    func isExtended(by end: Int64) -> Bool {
+        kind == .direct && isRegular && end > Int64(status.st_size)
+    }
+
     /// True for O_DIRECT I/O on a regular file or block device that does not make the file longer:
     /// what the kernel's AIO does without blocking its submitter. A disk in memory needs it only
     /// where an eventfd is signalled, for which the kernel takes no call of its own.
     func suitsKernelAIO(isWrite: Bool, end: Int64, isSignalled: Bool = false) -> Bool {
         if kind == .memory { return isSignalled && isBlock && isDirect }
-        return kind == .direct && (isBlock || !isWrite || end <= Int64(status.st_size))
+        return kind == .direct && !(isWrite && isExtended(by: end))
     }
 
     /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.

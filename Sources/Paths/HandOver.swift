@@ -11,10 +11,15 @@ extension Ref where Pointee == EngineRecord {
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
         let isSync = request.operation == .fsync || request.operation == .fdatasync
-        if isSync != batch.isForSync { handOver(&batch) }
+        let isExtending =
+            request.operation == .write && request.face == .linux
+            && facts.isExtended(by: request.offset &+ Int64(request.length))
+        let isBlocking = isSync || isExtending
+        if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
-            batch.station = isSync ? acquireStationForSync() : acquireStation()
-            batch.isForSync = isSync
+            batch.station = isBlocking ? acquireStationForBlocking() : acquireStation()
+            batch.isBlocking = isBlocking
+            batch.isExtending = isExtending
         }
         let isStream = facts.kind == .stream
         guard let station = batch.station else {
@@ -52,7 +57,11 @@ extension Ref where Pointee == EngineRecord {
         if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
             batch.needsManager = true
         }
-        if job.it.isStream {
+        job.it.isExtending = isExtending
+        if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExtending {
+            batch.isExtending = false
+        }
+        if job.it.isStream || isExtending {
             it.streams.enter(it.table, job)
         } else if request.face == .posix {
             it.syncs.enter(it.table, job)
@@ -274,6 +283,8 @@ extension Ref where Pointee == EngineRecord {
             job.it.queueNext = Job.none
             station.runInSubmitter(job)
         }
+        // Another submitter may have left it to whoever does these to look at the queue.
+        station.kick()
     }
 }
 

@@ -273,6 +273,7 @@ extension Ref where Pointee == Station {
             }
         }
         // The workers need not be told by the manager.
+        let (device, inode) = (first.it.device, first.it.inode)
         it.pool.running.add(count, ordering: .sequentiallyConsistent)
         if batch.newFiles == 0 {
             it.pool.work.append(it.table, first: first, last: last, count: count)
@@ -286,6 +287,14 @@ extension Ref where Pointee == Station {
                 it.pool.running.subtract(count, ordering: .sequentiallyConsistent)
                 return result
             }
+        }
+        // A worker looks at the queue after it has taken its job out of the gate: one that is seen in
+        // the gate now will find these.
+        if batch.isExtending
+            && it.engine.it.streams.isBehind(
+                it.table, first, station: address, device: device, inode: inode, isWrite: true)
+        {
+            return 0
         }
         it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
@@ -755,11 +764,47 @@ extension Ref where Pointee == Station {
     private func workOff() {
         while let job = it.pool.work.takeFirst(it.table) {
             if !hasItsFiles(job) { receiveForWorkers(until: job) }
-            if job.transition(from: .queued, to: .running) {
-                settle(job, from: .running, result: perform(job))
-            } else {
-                settle(job, from: .cancelled, result: job.cancelledResult)
+            if job.it.isExtending && !mayStart(job) {
+                // Parked; whoever does the one before it will look for it.
+                it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+                continue
             }
+            if !job.transition(from: .queued, to: .running) {
+                settle(job, from: .cancelled, result: job.cancelledResult)
+            } else if job.it.isExtending {
+                extend(job)
+            } else {
+                settle(job, from: .running, result: perform(job))
+            }
+        }
+    }
+
+    /// Does an extending write in state running, the first of its file, and with it those that
+    /// follow it there and in the queue.
+    private func extend(_ first: JobRef) {
+        var writes = AdjacentWrites(it.table, first)
+        while let next = it.pool.work.takeFirst(
+            it.table,
+            if: {
+                writes.mayAppend(it.table, $0)
+                    && it.engine.it.streams.follows(it.table, $0, writes.last)
+            })
+        {
+            if !hasItsFiles(next) { receiveForWorkers(until: next) }
+            if !next.transition(from: .queued, to: .running) {
+                settle(next, from: .cancelled, result: next.cancelledResult)
+                break
+            }
+            writes.append(it.table, next)
+        }
+        let written =
+            writes.count > 1 ? writes.write(to: it.files[first.it.heldFile].it.number) : 0
+        var end = 0
+        for index in 0..<writes.count {
+            let job = writes[index]
+            end &+= job.it.length
+            // What was not written whole is tried on its own, and has its own error.
+            settle(job, from: .running, result: end <= written ? job.it.length : perform(job))
         }
     }
 

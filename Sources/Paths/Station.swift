@@ -281,7 +281,7 @@ extension Ref where Pointee == Station {
         if result == failure(EPIPE) && job.it.operation == .write && CurrentThread().station != 0 {
             raisePipeSignal(job)
         }
-        if job.it.isStream {
+        if job.it.isStream || job.it.isExtending {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
         } else if job.it.face == .posix {
             var next = it.engine.it.syncs.leave(it.table, job)
@@ -306,8 +306,16 @@ extension Ref where Pointee == Station {
         guard let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed)) else {
             return
         }
-        station.it.queue.append(it.table, first: job, last: job, count: 1)
-        station.kick()
+        if job.it.isExtending && station.it.kind == .threads
+            && CurrentThread().station == station.address
+        {
+            // The worker that has done the one before it will look for it now.
+            station.it.pool.running.add(1, ordering: .acquiringAndReleasing)
+            station.it.pool.work.append(it.table, first: job, last: job, count: 1)
+        } else {
+            station.it.queue.append(it.table, first: job, last: job, count: 1)
+            station.kick()
+        }
         station.release()
     }
 
@@ -315,10 +323,11 @@ extension Ref where Pointee == Station {
     /// daemon, which holds its file, from leaving.
     func mayStart(_ job: JobRef) -> Bool {
         let isSync = job.it.operation == .fsync || job.it.operation == .fdatasync
-        if !job.it.isStream && !isSync { return true }
+        let isOrdered = job.it.isStream || job.it.isExtending
+        if !isOrdered && !isSync { return true }
         it.users.add(1, ordering: .sequentiallyConsistent)
         let mayStart =
-            job.it.isStream
+            isOrdered
             ? it.engine.it.streams.mayStart(it.table, job)
             : it.engine.it.syncs.mayStart(it.table, job)
         // Cancelled before it was parked: nobody else will give it back.

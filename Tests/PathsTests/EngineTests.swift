@@ -318,13 +318,13 @@ import Testing
             if choice == .uring && !DaemonEngine.available.contains(.uring) { return }
             let engine = makeEngine(choice)
             // No station yet: the first is started all the same.
-            let first = engine.acquireStationForSync()
+            let first = engine.acquireStationForBlocking()
             let main = engine.it.station.current
             #expect((first == nil) == (choice == .inline) && (main == nil) == (choice == .inline))
             guard let first, let main else { return }
             #expect(first.it.kind == (choice == .uring ? .uring : .threads))
             #expect((first == main) == (choice != .automatic || main.it.kind == .threads))
-            let second = engine.acquireStationForSync()
+            let second = engine.acquireStationForBlocking()
             #expect(second == first && engine.it.station.current == main)
             // Both calls retained that station and no other.
             #expect(first.it.users.load(ordering: .acquiring) == 2)

@@ -97,6 +97,54 @@ static void write_then_reuse_the_number(int flags) {
 static void buffered_writes_keep_their_file(void) { write_then_reuse_the_number(0); }
 static void direct_writes_keep_their_file(void) { write_then_reuse_the_number(O_DIRECT); }
 
+// Writes at the end of a file are done one after the other, several by one call where that is
+// possible: each has its own result and its own event, and its file, whatever becomes of the number.
+static void direct_writes_extend_their_file(void) {
+    enum { WRITES = 64, BAD = 20 };
+    io_context_t context = new_context(WRITES);
+    char *buffer = aligned(3 * WRITES * BLOCK), *back = aligned(3 * WRITES * BLOCK);
+    char *nothing = mmap(NULL, BLOCK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (uint64_t round = 0; round < 10; round++) {
+        char name[32];
+        snprintf(name, sizeof name, "extended-%d", (int)round);
+        int fd = open_direct(name, O_RDWR | O_CREAT), check = open(temp_path(name), O_RDONLY);
+        struct iocb requests[WRITES], *list[WRITES];
+        struct io_event events[WRITES];
+        long long end = 0, bad_at = 0;
+        for (int i = 0; i < WRITES; i++) {
+            size_t length = i == BAD ? BLOCK : (size_t)(i % 3 + 1) * BLOCK;
+            if (i == BAD)
+                bad_at = end;
+            fill_pattern(buffer + end, round, (uint64_t)end, length);
+            io_prep_pwrite(&requests[i], fd, i == BAD ? nothing : buffer + end, length, end);
+            requests[i].data = (void *)(i == BAD ? -EFAULT : (long)length);
+            list[i] = &requests[i];
+            end += (long long)length;
+        }
+        for (int i = 0; i < WRITES / 2; i++)
+            must(io_submit(context, 1, &list[i]), 1);
+        must(io_submit(context, WRITES / 2, &list[WRITES / 2]), WRITES / 2);
+        close(fd);
+        int stranger = open(temp_path("stranger"), O_RDWR | O_CREAT | O_TRUNC, 0666);
+        must(stranger, fd);
+        reap(context, WRITES, events);
+        uint64_t seen = 0;
+        for (int i = 0; i < WRITES; i++) {
+            expect(events[i].res, (long)events[i].data);
+            seen |= 1ull << (events[i].obj - requests);
+        }
+        expect_that(seen == UINT64_MAX, "not every request has an event: %lx", (long)seen);
+        must(pread(check, back, (size_t)end, 0), end);
+        expect_that(has_pattern(back, round, 0, (size_t)bad_at), "the first writes are missing");
+        long long after = bad_at + BLOCK;
+        expect_that(has_pattern(back + after, round, (uint64_t)after, (size_t)(end - after)),
+            "the writes after the bad one are missing");
+        expect(lseek(stranger, 0, SEEK_END), 0);
+        close(stranger);
+        close(check);
+    }
+}
+
 static void eventfd_is_kept_too(void) {
     int fd = patterned_file("file", 1, FILE_BLOCKS * BLOCK);
     io_context_t context = new_context(64);
@@ -553,6 +601,7 @@ static const struct test_case cases[] = {
     CASE(direct_reads_keep_their_file),
     CASE(buffered_writes_keep_their_file),
     CASE(direct_writes_keep_their_file),
+    CASE(direct_writes_extend_their_file),
     CASE(eventfd_is_kept_too),
     CASE(unlinked_files_are_read),
     CASE(threads_with_their_own_table_read_their_own_files),
