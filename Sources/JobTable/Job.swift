@@ -66,8 +66,9 @@ public struct Job: ~Copyable {
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
-    /// A direct write of the kernel's face that makes its file longer.
-    public var isExtending: Bool  // (w)
+    /// One at a time on its file: a direct write that makes it longer, a deferred buffered write, an
+    /// fsync that comes after one.
+    public var isExclusive: Bool  // (w)
     public var isGated: Bool  // (g)
     /// In a StreamGate behind an earlier job; no queue has it.
     public var isParked: Bool  // (g)

@@ -111,7 +111,7 @@ extension Ref where Pointee == JobTable {
         job.it.queueNext = Job.none
         job.it.isBuffered = false
         job.it.isStream = false
-        job.it.isExtending = false
+        job.it.isExclusive = false
         job.it.isGated = false
         job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)

@@ -5,6 +5,11 @@
 // their order: of all deferred jobs on a file in one direction only the first is with a daemon,
 // and a new request is not tried inline while one is deferred. Files without an inode of their
 // own (eventfds, timerfds) have no identity and are not ordered.
+//
+// Writes that the file system does one at a time go through the gate as well, direct ones that
+// make their file longer and buffered ones that are deferred (IOCTX_WRITES=async): threads that
+// wait for their turn there would cost more than a queue here. What must come after such writes
+// waits for them.
 
 import CLibAIO
 import Synchronization
@@ -15,6 +20,8 @@ public struct StreamGate: ~Copyable {
     let lock: FutexLock
     /// Deferred stream jobs; looked at without the lock to skip the gate.
     private let count: Atomic<UInt32>
+    private let changes: Atomic<UInt32>
+    private let sleepers: Atomic<UInt32>
     /// Address of `buckets` pairs of indexes: first and last job. (g)
     private let heads: UInt
 
@@ -31,21 +38,26 @@ public struct StreamGate: ~Copyable {
         if address == 0 { return nil }
         lock = FutexLock()
         count = Atomic(0)
+        changes = Atomic(0)
+        sleepers = Atomic(0)
         heads = address
     }
+
+    @inline(__always)
+    public var isEmpty: Bool { count.load(ordering: .acquiring) == 0 }
 
     /// True when a deferred job on that file in that direction comes before a new request.
     public func isOccupied(
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool
     ) -> Bool {
-        if count.load(ordering: .acquiring) == 0 { return false }
+        if isEmpty { return false }
         lock.lock()
         defer { lock.unlock() }
         var next = bucket(inode, isWrite).it.first
         while next != 0 {
             let job = table.job(at: next &- 1)
             if job.it.inode == inode && job.it.device == device
-                && (job.it.operation == .write) == isWrite
+                && (job.it.operation != .read) == isWrite
             {
                 return true
             }
@@ -58,8 +70,10 @@ public struct StreamGate: ~Copyable {
     public func enter(_ table: Ref<JobTable>, _ job: JobRef) {
         if job.it.inode == 0 { return }
         lock.lock()
-        let bucket = bucket(job.it.inode, job.it.operation == .write)
+        let bucket = bucket(job.it.inode, job.it.operation != .read)
         job.it.isGated = true
+        job.it.gateStart = job.it.offset
+        job.it.gateEnd = job.it.offset &+ Int64(job.it.length)
         job.it.gatePrevious = bucket.it.last
         job.it.gateNext = 0
         if bucket.it.last == 0 {
@@ -84,7 +98,7 @@ public struct StreamGate: ~Copyable {
         while next != 0 {
             let first = table.job(at: next &- 1)
             if first.it.inode == inode && first.it.device == device
-                && (first.it.operation == .write) == isWrite
+                && (first.it.operation != .read) == isWrite
             {
                 return first != job && first.it.station.load(ordering: .relaxed) == station
             }
@@ -132,7 +146,7 @@ public struct StreamGate: ~Copyable {
         if !job.it.isGated { return nil }
         lock.lock()
         defer { lock.unlock() }
-        let bucket = bucket(job.it.inode, job.it.operation == .write)
+        let bucket = bucket(job.it.inode, job.it.operation != .read)
         let isFirst = !hasEarlierLocked(table, job)
         let previous = job.it.gatePrevious
         let next = job.it.gateNext
@@ -148,6 +162,10 @@ public struct StreamGate: ~Copyable {
         }
         job.it.isGated = false
         count.subtract(1, ordering: .relaxed)
+        if sleepers.load(ordering: .relaxed) > 0 {
+            changes.add(1, ordering: .releasing)
+            changes.wake()
+        }
         var following = isFirst ? next : 0
         while following != 0 {
             let later = table.job(at: following &- 1)
@@ -162,6 +180,41 @@ public struct StreamGate: ~Copyable {
         return nil
     }
 
+    /// Waits until no write on the file that is one at a time overlaps [start, end). False at once,
+    /// when there is one and the caller may not wait.
+    public func awaitWrites(
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
+        mayWait: Bool
+    ) -> Bool {
+        while true {
+            lock.lock()
+            let seen = changes.load(ordering: .acquiring)
+            let mustWait = hasWriteLocked(table, device, inode, start, end)
+            if mustWait && mayWait { sleepers.add(1, ordering: .relaxed) }
+            lock.unlock()
+            if !mustWait { return true }
+            if !mayWait { return false }
+            _ = changes.wait(while: seen, until: .max)
+            sleepers.subtract(1, ordering: .relaxed)
+        }
+    }
+
+    private func hasWriteLocked(
+        _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64
+    ) -> Bool {
+        var next = bucket(inode, true).it.first
+        while next != 0 {
+            let job = table.job(at: next &- 1)
+            if job.it.isExclusive && job.it.operation == .write && job.it.inode == inode
+                && job.it.device == device && start < job.it.gateEnd && job.it.gateStart < end
+            {
+                return true
+            }
+            next = job.it.gateNext
+        }
+        return false
+    }
+
     /// Takes a job that was cancelled out of its parking; true when the caller must queue it, so
     /// that its daemon finishes it.
     public func unpark(_ job: JobRef) -> Bool {
@@ -174,7 +227,7 @@ public struct StreamGate: ~Copyable {
 
     private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {
         one.it.inode == other.it.inode && one.it.device == other.it.device
-            && (one.it.operation == .write) == (other.it.operation == .write)
+            && (one.it.operation == .read) == (other.it.operation == .read)
     }
 
     private func bucket(_ inode: UInt64, _ isWrite: Bool) -> Ref<Bucket> {

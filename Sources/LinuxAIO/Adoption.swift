@@ -114,12 +114,13 @@ extension Ref where Pointee == LinuxFace {
 
     /// Submits to the kernel, which finds the context by itself: nobody need keep the record.
     func submitAdopted(_ address: UInt, count: Int, _ pointers: UInt) -> Int {
-        if it.engine.it.gate.count.load(ordering: .acquiring) != 0 { awaitReads(count, pointers) }
+        if it.engine.mayHaveDeferred { awaitDeferred(count, pointers) }
         return KernelAIO.submit(address, count, pointers)
     }
 
-    /// A write must not overtake a deferred read of another context: see OrderGate.swift.
-    private func awaitReads(_ count: Int, _ pointers: UInt) {
+    /// What is deferred on another context must not be overtaken: see OrderGate.swift, and
+    /// StreamGate.swift for writes.
+    private func awaitDeferred(_ count: Int, _ pointers: UInt) {
         for index in 0..<max(count, 0) {
             var address: UInt = 0
             var iocb = iocb()
@@ -128,12 +129,15 @@ extension Ref where Pointee == LinuxFace {
             {
                 return
             }
-            let isVectors = Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_PWRITEV)
-            if !isVectors && Int(iocb.aio_lio_opcode) != Int(IOCB_CMD_PWRITE) { continue }
-            // As far as anybody knows without reading the vectors.
-            let length = isVectors ? Int.max / 2 : Int(truncatingIfNeeded: iocb.aio_nbytes)
-            it.engine.awaitReads(
-                before: iocb.aio_fildes, offset: iocb.aio_offset, length: length)
+            let opcode = Int(iocb.aio_lio_opcode)
+            if opcode == Int(IOCB_CMD_POLL) { continue }
+            let isOneBuffer = opcode == Int(IOCB_CMD_PREAD) || opcode == Int(IOCB_CMD_PWRITE)
+            it.engine.awaitDeferred(
+                before: iocb.aio_fildes,
+                isWrite: opcode == Int(IOCB_CMD_PWRITE) || opcode == Int(IOCB_CMD_PWRITEV),
+                offset: iocb.aio_offset,
+                // As far as anybody knows without reading the vectors; an fsync is for all bytes.
+                length: isOneBuffer ? Int(truncatingIfNeeded: iocb.aio_nbytes) : Int.max / 2)
         }
     }
 

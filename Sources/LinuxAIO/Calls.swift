@@ -182,7 +182,10 @@ extension Ref where Pointee == LinuxFace {
         while next != Job.none {
             let job = it.table.job(at: next)
             next = job.it.ownerNext
-            if job.it.userObject != iocb { continue }
+            // A buffered write is done by now in the kernel.
+            if job.it.userObject != iocb || job.it.isBuffered && job.it.operation == .write {
+                continue
+            }
             if takeBack(job) {
                 result = failure(EINPROGRESS)
                 break

@@ -1,7 +1,8 @@
-// Direct writes that make their file longer, each at the end of the one before: one call writes them.
+// Writes that are done one at a time on their file, each at the end of the one before: one call writes
+// them.
 //
-// The file system does such writes one at a time and waits for the disk in each, so many small ones
-// take as long as many large ones. Each job keeps its own result and its own event.
+// A direct write that makes its file longer waits for the disk, so many small ones take as long as
+// many large ones. Each job keeps its own result and its own event.
 
 import CLibAIO
 import JobTable
@@ -27,13 +28,14 @@ struct AdjacentWrites {
 
     /// No array of vectors, no flags, nothing done of it.
     private static func isPlain(_ job: JobRef) -> Bool {
-        job.it.vectorCount == 1 && job.it.rwFlags == 0 && job.it.ioPriority == 0
+        job.it.operation == .write && job.it.vectorCount == 1 && job.it.rwFlags == 0
+            && job.it.ioPriority == 0
             && job.it.progress == 0
     }
 
     /// True for a write on the same file that begins where the last one ends.
     func mayAppend(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
-        mayGrow && count < jobs.count && job.it.isExtending && Self.isPlain(job)
+        mayGrow && count < jobs.count && job.it.isExclusive && Self.isPlain(job)
             && job.it.inode == last.it.inode && job.it.device == last.it.device
             && job.it.offset == offset &+ Int64(bytes)
             && bytes &+ job.it.length <= Self.bytesMax

@@ -69,7 +69,7 @@ public struct Batch: ~Copyable {
     /// It is of fsyncs and extending writes alone, which may have a station of their own.
     var isBlocking = false
     /// All of it are extending writes of one file.
-    var isExtending = false
+    var isExclusive = false
     /// threads: something in it is for the manager, not for a worker.
     var needsManager = false
     /// Something in it gains from the daemon being woken at once.
@@ -111,7 +111,7 @@ extension Ref where Pointee == EngineRecord {
         if let flags = flagsToReadAtOnce(descriptor) {
             result = readAtOnce(descriptor, vector, offset, flags)
             if result != length && flags != 0 { attempted = result }
-        } else if hint(descriptor) == .quick {
+        } else if hint(descriptor) == .quick && !mayHaveDeferredWrites {
             result = readTimed(descriptor, vector, 1, offset, 0)
         } else {
             return nil
@@ -124,7 +124,8 @@ extension Ref where Pointee == EngineRecord {
     private func writeAtOnce(
         _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
     ) -> Int? {
-        if !hint(descriptor).isBuffered || it.gate.count.load(ordering: .acquiring) != 0
+        if it.writesAreAsync || !hint(descriptor).isBuffered
+            || it.gate.count.load(ordering: .acquiring) != 0
             || isDoubted(descriptor)
         {
             return nil
@@ -138,7 +139,9 @@ extension Ref where Pointee == EngineRecord {
     @inline(__always)
     public func flagsToReadAtOnce(_ descriptor: Int32) -> Int32? {
         let hint = hint(descriptor)
-        if hint != .cached && hint != .memory || isDoubted(descriptor) { return nil }
+        if hint != .cached && hint != .memory || mayHaveDeferredWrites || isDoubted(descriptor) {
+            return nil
+        }
         return hint == .cached ? Int32(IOCTX_RWF_NOWAIT) : 0
     }
 
@@ -191,6 +194,9 @@ extension Ref where Pointee == EngineRecord {
         let found = FileFacts.of(request.descriptor, &facts)
         if found < 0 { return .refused(found) }
         forgetHint(request.descriptor, unless: facts.kind)
+        if mayHaveDeferredWrites && !awaitWrites(before: request, &batch, facts) {
+            return .refused(failure(EAGAIN))
+        }
         switch request.operation {
         case .read, .write:
             return startTransfer(&request, &batch, facts)
@@ -250,6 +256,7 @@ extension Ref where Pointee == EngineRecord {
         if isWrite {
             if !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             if hint(request.descriptor) == .unknown { setHint(request.descriptor, facts.kind) }
+            if mayDefer(request, facts) { return postpone(&request, &batch, facts, done: 0) }
             return .completed(transferNow(request))
         }
         return startBufferedRead(&request, &batch, facts)
@@ -369,11 +376,75 @@ extension Ref where Pointee == EngineRecord {
         return result >= 0 && end > UInt64(limit.rlim_cur)
     }
 
-    /// Waits until no deferred read is left that a write of those bytes would overtake.
-    public func awaitReads(before descriptor: Int32, offset: Int64, length: Int) {
+    /// A buffered write that IOCTX_WRITES=async leaves to a daemon. One with flags may be refused,
+    /// which its submitter is told at once.
+    private func mayDefer(_ request: Request, _ facts: FileFacts) -> Bool {
+        it.writesAreAsync && request.face == .linux && facts.kind == .cached
+            && request.rwFlags == 0 && !mustNotDefer(request, facts)
+    }
+
+    /// False in the usual case, where there are none that a request could overtake.
+    @inline(__always)
+    private var mayHaveDeferredWrites: Bool { it.writesAreAsync && !it.streams.isEmpty }
+
+    /// Waits for the deferred writes that a request would overtake; those that wait for their turn
+    /// themselves go behind them. False when a signal handler would have to wait for what it
+    /// interrupted.
+    private func awaitWrites(
+        before request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
+        let isTransfer = request.operation == .read || request.operation == .write
+        if !isTransfer || facts.kind == .stream
+            || request.operation == .write && isExclusive(request, facts)
+        {
+            return true
+        }
+        // They may be in this very batch.
+        handOver(&batch)
+        nudge()
+        let isAnywhere = request.operation == .write && appends(request, facts)
+        return it.streams.awaitWrites(
+            it.table, device: facts.device, inode: facts.inode,
+            start: isAnywhere ? 0 : request.offset,
+            end: isAnywhere ? .max : request.offset &+ Int64(request.length),
+            mayWait: !CurrentThread().isNested)
+    }
+
+    /// True for what is done one at a time on its file: see StreamGate.
+    func isExclusive(_ request: Request, _ facts: FileFacts) -> Bool {
+        if request.face != .linux { return false }
+        switch request.operation {
+        case .write:
+            return facts.isExtended(by: request.offset &+ Int64(request.length))
+                || mayDefer(request, facts)
+        case .fsync, .fdatasync:
+            return mayHaveDeferredWrites
+                && it.streams.isOccupied(
+                    it.table, device: facts.device, inode: facts.inode, isWrite: true)
+        default: return false
+        }
+    }
+
+    /// True when a request might have to wait for deferred ones of another context.
+    @inline(__always)
+    public var mayHaveDeferred: Bool {
+        it.gate.count.load(ordering: .acquiring) != 0 || mayHaveDeferredWrites
+    }
+
+    /// Waits until no deferred request is left that one on those bytes would overtake: reads before
+    /// a write, writes before any.
+    public func awaitDeferred(
+        before descriptor: Int32, isWrite: Bool, offset: Int64, length: Int
+    ) {
         var facts = FileFacts()
         if FileFacts.of(descriptor, &facts) < 0 { return }
         nudge()
+        if mayHaveDeferredWrites {
+            _ = it.streams.awaitWrites(
+                it.table, device: facts.device, inode: facts.inode, start: offset,
+                end: offset &+ Int64(length), mayWait: !CurrentThread().isNested)
+        }
+        if !isWrite { return }
         _ = it.gate.awaitReads(
             it.table, device: facts.device, inode: facts.inode, start: offset,
             end: offset &+ Int64(length), mayWait: !CurrentThread().isNested)

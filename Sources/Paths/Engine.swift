@@ -32,6 +32,17 @@ public enum Engine: UInt8, Sendable {
         return .automatic
     }
 
+    /// True when IOCTX_WRITES=async: buffered writes go to a daemon. An unknown value is reported on
+    /// stderr and read as the default.
+    static func writesAreAsyncInEnvironment() -> Bool {
+        guard let value = unsafe environmentValue("IOCTX_WRITES") else { return false }
+        if unsafe equals(value, "async") { return true }
+        if unsafe !equals(value, "") && !equals(value, "inline") {
+            report("ioctx: IOCTX_WRITES is neither inline nor async; using inline\n")
+        }
+        return false
+    }
+
     /// True when IOCTX_ENGINE=off, for the calls that come before any io_setup.
     public static func isOffInEnvironment() -> Bool {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return false }
@@ -73,6 +84,8 @@ struct StationSlot: ~Copyable {
 public struct EngineRecord: ~Copyable {
     /// What IOCTX_ENGINE asked for; constant.
     let choice: Engine
+    /// Buffered writes are deferred; constant.
+    let writesAreAsync: Bool
     let table: Ref<JobTable>  // constant
     public var gate: OrderGate
     public let streams: StreamGate
@@ -104,6 +117,7 @@ public struct EngineRecord: ~Copyable {
     ) {
         self.streams = streams
         self.choice = choice
+        writesAreAsync = Engine.writesAreAsyncInEnvironment()
         self.table = table
         self.hints = hints
         gate = OrderGate()
@@ -282,7 +296,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     func unpark(_ job: JobRef) -> Bool {
-        job.it.isStream || job.it.isExtending ? it.streams.unpark(job) : it.syncs.unpark(job)
+        job.it.isStream || job.it.isExclusive ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.

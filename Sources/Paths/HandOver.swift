@@ -11,15 +11,13 @@ extension Ref where Pointee == EngineRecord {
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
         let isSync = request.operation == .fsync || request.operation == .fdatasync
-        let isExtending =
-            request.operation == .write && request.face == .linux
-            && facts.isExtended(by: request.offset &+ Int64(request.length))
-        let isBlocking = isSync || isExtending
+        let isExclusive = isExclusive(request, facts)
+        let isBlocking = isSync || isExclusive
         if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
             batch.station = isBlocking ? acquireStationForBlocking() : acquireStation()
             batch.isBlocking = isBlocking
-            batch.isExtending = isExtending
+            batch.isExclusive = isExclusive
         }
         let isStream = facts.kind == .stream
         guard let station = batch.station else {
@@ -57,11 +55,11 @@ extension Ref where Pointee == EngineRecord {
         if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
             batch.needsManager = true
         }
-        job.it.isExtending = isExtending
-        if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExtending {
-            batch.isExtending = false
+        job.it.isExclusive = isExclusive
+        if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExclusive {
+            batch.isExclusive = false
         }
-        if job.it.isStream || isExtending {
+        if job.it.isStream || isExclusive {
             it.streams.enter(it.table, job)
         } else if request.face == .posix {
             it.syncs.enter(it.table, job)

@@ -290,7 +290,7 @@ extension Ref where Pointee == Station {
         }
         // A worker looks at the queue after it has taken its job out of the gate: one that is seen in
         // the gate now will find these.
-        if batch.isExtending
+        if batch.isExclusive
             && it.engine.it.streams.isBehind(
                 it.table, first, station: address, device: device, inode: inode, isWrite: true)
         {
@@ -764,24 +764,24 @@ extension Ref where Pointee == Station {
     private func workOff() {
         while let job = it.pool.work.takeFirst(it.table) {
             if !hasItsFiles(job) { receiveForWorkers(until: job) }
-            if job.it.isExtending && !mayStart(job) {
+            if job.it.isExclusive && !mayStart(job) {
                 // Parked; whoever does the one before it will look for it.
                 it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
                 continue
             }
             if !job.transition(from: .queued, to: .running) {
                 settle(job, from: .cancelled, result: job.cancelledResult)
-            } else if job.it.isExtending {
-                extend(job)
+            } else if job.it.isExclusive {
+                performAdjacent(job)
             } else {
                 settle(job, from: .running, result: perform(job))
             }
         }
     }
 
-    /// Does an extending write in state running, the first of its file, and with it those that
-    /// follow it there and in the queue.
-    private func extend(_ first: JobRef) {
+    /// Does a job in state running that is the first of its file, and with it the writes that follow
+    /// it there and in the queue.
+    private func performAdjacent(_ first: JobRef) {
         var writes = AdjacentWrites(it.table, first)
         while let next = it.pool.work.takeFirst(
             it.table,

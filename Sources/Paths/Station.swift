@@ -281,7 +281,7 @@ extension Ref where Pointee == Station {
         if result == failure(EPIPE) && job.it.operation == .write && CurrentThread().station != 0 {
             raisePipeSignal(job)
         }
-        if job.it.isStream || job.it.isExtending {
+        if job.it.isStream || job.it.isExclusive {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
         } else if job.it.face == .posix {
             var next = it.engine.it.syncs.leave(it.table, job)
@@ -306,7 +306,7 @@ extension Ref where Pointee == Station {
         guard let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed)) else {
             return
         }
-        if job.it.isExtending && station.it.kind == .threads
+        if job.it.isExclusive && station.it.kind == .threads
             && CurrentThread().station == station.address
         {
             // The worker that has done the one before it will look for it now.
@@ -323,7 +323,7 @@ extension Ref where Pointee == Station {
     /// daemon, which holds its file, from leaving.
     func mayStart(_ job: JobRef) -> Bool {
         let isSync = job.it.operation == .fsync || job.it.operation == .fdatasync
-        let isOrdered = job.it.isStream || job.it.isExtending
+        let isOrdered = job.it.isStream || job.it.isExclusive
         if !isOrdered && !isSync { return true }
         it.users.add(1, ordering: .sequentiallyConsistent)
         let mayStart =

@@ -145,6 +145,61 @@ static void direct_writes_extend_their_file(void) {
     }
 }
 
+// Buffered requests are done in the order in which they were submitted, through one context or two.
+static void buffered_requests_keep_their_order(void) {
+    enum { BLOCKS = 8 };
+    int fd = patterned_file("ordered", 0, BLOCKS * BLOCK);
+    io_context_t writing = new_context(64), reading = new_context(64);
+    char *buffer = aligned(4 * BLOCK), *back = aligned(BLOCK);
+    struct iocb writes[4], read, *list[4];
+    struct io_event events[4];
+    uint64_t state = 1;
+    for (uint64_t round = 1; round <= 500; round++) {
+        // Two writes of one block in one call: the later one counts; and two of its neighbours.
+        long long block = (long long)(next_random(&state) % (BLOCKS - 2));
+        for (int i = 0; i < 4; i++) {
+            long long at = (block + (i > 1 ? i - 1 : 0)) * BLOCK;
+            fill_pattern(buffer + i * BLOCK, round * 4 + (uint64_t)i, (uint64_t)at, BLOCK);
+            io_prep_pwrite(&writes[i], fd, buffer + i * BLOCK, BLOCK, at);
+            list[i] = &writes[i];
+        }
+        must(io_submit(writing, 4, list), 4);
+        int which = (int)(next_random(&state) % 3) + 1;
+        long long at = (block + which - 1) * BLOCK;
+        io_prep_pread(&read, fd, back, BLOCK, at);
+        io_context_t context = round % 2 ? reading : writing;
+        submit(context, &read);
+        if (context == reading) {
+            reap(reading, 1, events);
+            expect(events[0].res, BLOCK);
+        }
+        int left = context == reading ? 4 : 5;
+        while (left > 0) {
+            long got = io_getevents(writing, 1, 4, events, NULL);
+            must_that(got > 0, "io_getevents: %ld", got);
+            for (int i = 0; i < got; i++)
+                expect(events[i].res, BLOCK);
+            left -= (int)got;
+        }
+        must_that(has_pattern(back, round * 4 + (uint64_t)which, (uint64_t)at, BLOCK),
+            "round %d: the read came before write %d", (int)round, which);
+    }
+    struct iocb sync, *one = &sync;
+    for (uint64_t round = 0; round < 20; round++) {
+        fill_pattern(buffer, 5000 + round, 0, BLOCK);
+        io_prep_pwrite(&writes[0], fd, buffer, BLOCK, 0);
+        submit(writing, &writes[0]);
+        io_prep_fsync(&sync, fd);
+        must(io_submit(reading, 1, &one), 1);
+        reap(reading, 1, events);
+        expect(events[0].res, 0);
+        must(pread(fd, back, BLOCK, 0), BLOCK);
+        must_that(has_pattern(back, 5000 + round, 0, BLOCK), "an fsync came before the write");
+        reap(writing, 1, events);
+        expect(events[0].res, BLOCK);
+    }
+}
+
 static void eventfd_is_kept_too(void) {
     int fd = patterned_file("file", 1, FILE_BLOCKS * BLOCK);
     io_context_t context = new_context(64);
@@ -602,6 +657,7 @@ static const struct test_case cases[] = {
     CASE(buffered_writes_keep_their_file),
     CASE(direct_writes_keep_their_file),
     CASE(direct_writes_extend_their_file),
+    CASE(buffered_requests_keep_their_order),
     CASE(eventfd_is_kept_too),
     CASE(unlinked_files_are_read),
     CASE(threads_with_their_own_table_read_their_own_files),
