@@ -60,8 +60,57 @@ public enum Outcome {
     case refused(Int)
 }
 
+/// What a submission has asked the kernel, once for all its requests.
+struct Submission {
+    /// What is known of the descriptor of the last request; -1 for none.
+    private var descriptor: Int32 = -1
+    private var facts = FileFacts()
+    private var ownPriority: UInt16?
+    private var fileBytesMax: UInt64?
+
+    /// 0, or -EBADF.
+    @inline(__always)
+    mutating func facts(of descriptor: Int32, _ result: inout FileFacts) -> Int {
+        if self.descriptor != descriptor || descriptor < 0 {
+            self.descriptor = -1
+            let found = FileFacts.of(descriptor, &facts)
+            if found < 0 { return found }
+            self.descriptor = descriptor
+        }
+        result = facts
+        return 0
+    }
+
+    /// After the file may have changed.
+    mutating func forgetFacts() { descriptor = -1 }
+
+    /// The submitter's own I/O priority, which a request without IOCB_FLAG_IOPRIO has; 0 when it
+    /// has none.
+    mutating func priority() -> UInt16 {
+        if let ownPriority { return ownPriority }
+        let priority = systemCall(Int32(SYS_ioprio_get), 1, 0)
+        // Class 0 (none) leaves the priority to the nice value.
+        let result = priority > 0 && priority >> 13 != 0 ? UInt16(truncatingIfNeeded: priority) : 0
+        ownPriority = result
+        return result
+    }
+
+    /// RLIMIT_FSIZE.
+    mutating func sizeLimit() -> UInt64 {
+        if let fileBytesMax { return fileBytesMax }
+        var limit = rlimit(rlim_cur: 0, rlim_max: 0)
+        let result = withAddress(of: &limit) {
+            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
+        }
+        let bytes = result < 0 ? .max : UInt64(limit.rlim_cur)
+        fileBytesMax = bytes
+        return bytes
+    }
+}
+
 /// The jobs that one submission hands to a daemon, all at once.
 public struct Batch: ~Copyable {
+    var submission = Submission()
     var station: Ref<Station>?
     var first: JobRef?
     var last: JobRef?
@@ -191,7 +240,7 @@ extension Ref where Pointee == EngineRecord {
     @inline(never)
     public func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
         var facts = FileFacts()
-        let found = FileFacts.of(request.descriptor, &facts)
+        let found = batch.submission.facts(of: request.descriptor, &facts)
         if found < 0 { return .refused(found) }
         forgetHint(request.descriptor, unless: facts.kind)
         if mayHaveDeferredWrites && !awaitWrites(before: request, &batch, facts) {
@@ -244,7 +293,10 @@ extension Ref where Pointee == EngineRecord {
         case .stream:
             return startStream(&request, &batch, facts)
         case .direct:
-            if isWrite && mustNotDefer(request, facts) { return .completed(transferNow(request)) }
+            if isWrite && mustNotDefer(request, &batch, facts) {
+                batch.submission.forgetFacts()
+                return .completed(transferNow(request))
+            }
             if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             if request.face == .posix, let outcome = postponeNative(request, &batch, facts) {
                 return outcome
@@ -256,7 +308,10 @@ extension Ref where Pointee == EngineRecord {
         if isWrite {
             if !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             if hint(request.descriptor) == .unknown { setHint(request.descriptor, facts.kind) }
-            if mayDefer(request, facts) { return postpone(&request, &batch, facts, done: 0) }
+            if mayDefer(request, &batch, facts) {
+                return postpone(&request, &batch, facts, done: 0)
+            }
+            batch.submission.forgetFacts()
             return .completed(transferNow(request))
         }
         return startBufferedRead(&request, &batch, facts)
@@ -366,21 +421,21 @@ extension Ref where Pointee == EngineRecord {
 
     /// Direct writes that only the submitter can do right: appends, whose place is that of their
     /// submission, and those that exceed RLIMIT_FSIZE, whose signal is the submitter's.
-    private func mustNotDefer(_ request: Request, _ facts: FileFacts) -> Bool {
+    private func mustNotDefer(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
         if appends(request, facts) { return true }
-        var limit = rlimit(rlim_cur: 0, rlim_max: 0)
-        let result = withAddress(of: &limit) {
-            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
-        }
         let end = UInt64(bitPattern: request.offset) &+ UInt64(bitPattern: Int64(request.length))
-        return result >= 0 && end > UInt64(limit.rlim_cur)
+        return end > batch.submission.sizeLimit()
     }
 
     /// A buffered write that IOCTX_WRITES=async leaves to a daemon. One with flags may be refused,
     /// which its submitter is told at once.
-    private func mayDefer(_ request: Request, _ facts: FileFacts) -> Bool {
+    private func mayDefer(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
         it.writesAreAsync && request.face == .linux && facts.kind == .cached
-            && request.rwFlags == 0 && !mustNotDefer(request, facts)
+            && request.rwFlags == 0 && !mustNotDefer(request, &batch, facts)
     }
 
     /// False in the usual case, where there are none that a request could overtake.
@@ -395,7 +450,7 @@ extension Ref where Pointee == EngineRecord {
     ) -> Bool {
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer || facts.kind == .stream
-            || request.operation == .write && isExclusive(request, facts)
+            || request.operation == .write && isExclusive(request, &batch, facts)
         {
             return true
         }
@@ -411,12 +466,14 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// True for what is done one at a time on its file: see StreamGate.
-    func isExclusive(_ request: Request, _ facts: FileFacts) -> Bool {
+    func isExclusive(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
         if request.face != .linux { return false }
         switch request.operation {
         case .write:
             return facts.isExtended(by: request.offset &+ Int64(request.length))
-                || mayDefer(request, facts)
+                || mayDefer(request, &batch, facts)
         case .fsync, .fdatasync:
             return mayHaveDeferredWrites
                 && it.streams.isOccupied(

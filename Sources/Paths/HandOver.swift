@@ -11,7 +11,7 @@ extension Ref where Pointee == EngineRecord {
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
         let isSync = request.operation == .fsync || request.operation == .fdatasync
-        let isExclusive = isExclusive(request, facts)
+        let isExclusive = isExclusive(request, &batch, facts)
         let isBlocking = isSync || isExclusive
         if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
@@ -46,7 +46,7 @@ extension Ref where Pointee == EngineRecord {
             }
             job.it.heldEventfd = eventfd
         }
-        if !describe(job, request, facts) {
+        if !describe(job, request, facts, &batch.submission) {
             discard(station, &batch, job)
             return runInline(request, done: done, isStream: isStream)
         }
@@ -121,7 +121,9 @@ extension Ref where Pointee == EngineRecord {
             }
         }
         station.release()
+        let submission = batch.submission
         batch = Batch()
+        batch.submission = submission
     }
 
     // MARK: Files
@@ -207,7 +209,9 @@ extension Ref where Pointee == EngineRecord {
     // MARK: The job
 
     /// Fills a job in from a request. False when there is no room for its vectors.
-    func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
+    func describe(
+        _ job: JobRef, _ request: Request, _ facts: FileFacts, _ submission: inout Submission
+    ) -> Bool {
         job.it.face = request.face
         job.it.priority = request.priority
         job.it.operation = request.operation
@@ -221,12 +225,14 @@ extension Ref where Pointee == EngineRecord {
         job.it.device = facts.isAnonymous ? 0 : facts.device
         job.it.inode = facts.isAnonymous ? 0 : facts.inode
         job.it.isStream = facts.kind == .stream && request.operation != .poll
-        job.it.submitter = System.threadIdentifier()
+        // For SIGPIPE, which other files do not bring, and for POSIX AIO's waiters.
+        let isAsked = job.it.isStream || request.face == .posix
+        job.it.submitter = isAsked ? System.threadIdentifier() : 0
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
         job.it.ioPriority =
-            request.ioPriority != 0 ? request.ioPriority : Self.submitterPriority()
+            request.ioPriority != 0 ? request.ioPriority : submission.priority()
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)
         if vectors == 0 { return false }
         for index in 0..<UInt(bitPattern: request.vectorCount) {
@@ -236,14 +242,6 @@ extension Ref where Pointee == EngineRecord {
             }
         }
         return true
-    }
-
-    /// The submitter's own I/O priority, which a request without IOCB_FLAG_IOPRIO has; 0 when it
-    /// has none.
-    private static func submitterPriority() -> UInt16 {
-        let priority = systemCall(Int32(SYS_ioprio_get), 1, 0)
-        // Class 0 (none) leaves the priority to the nice value.
-        return priority > 0 && priority >> 13 != 0 ? UInt16(truncatingIfNeeded: priority) : 0
     }
 
     // MARK: Without a daemon

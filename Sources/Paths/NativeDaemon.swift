@@ -52,7 +52,7 @@ extension Ref where Pointee == EngineRecord {
             return nil
         }
         job.it.station.store(station.address, ordering: .relaxed)
-        if !describe(job, request, facts) {
+        if !describe(job, request, facts, &batch.submission) {
             it.table.free(job, from: .preparing)
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
