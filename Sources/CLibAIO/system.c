@@ -2,15 +2,41 @@
 #include "system.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 __thread struct ioctx_thread ioctx_thread_local;
+
+/* The process that started the first of our threads: this one or an ancestor. */
+static _Atomic(pid_t) first_starter;
+
+/*
+ * True in a child that was made without the C library's knowledge, by clone or vfork, of a process in
+ * which we had threads. Locks of the library's that they held stay held in a child with memory of
+ * its own; in one that shares its parent's, a new thread would end with the child. The library takes
+ * such a child for its parent, and so records the parent's number as that of a mutex's owner.
+ */
+static bool is_unknown_child(void)
+{
+    pthread_mutex_t probe = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+    pid_t process = (pid_t)ioctx_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    pid_t starter = 0;
+    int owner;
+
+    if (atomic_compare_exchange_strong(&first_starter, &starter, process) || starter == process)
+        return false;
+    pthread_mutex_lock(&probe);
+    owner = probe.__data.__owner;
+    pthread_mutex_unlock(&probe);
+    return owner != (int)ioctx_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
 
 int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
     pthread_t thread;
-    int error = pthread_attr_init(&attributes);
+    int error = is_unknown_child() ? EAGAIN : pthread_attr_init(&attributes);
 
     if (error)
         return error;

@@ -163,7 +163,8 @@ extension Ref where Pointee == Context {
     /// `release` in ContextTable.swift.
     @inline(__always)
     func isLocked(named address: UInt) -> Bool {
-        it.address.load(ordering: .relaxed) == address && visibleId == it.index
+        // Acquire pairs with the release in make(), which prepares the record without its lock.
+        it.address.load(ordering: .acquiring) == address && visibleId == it.index
             && it.state.load(ordering: .sequentiallyConsistent) == 0
     }
 

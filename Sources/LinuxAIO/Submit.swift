@@ -26,8 +26,8 @@ private struct Gathered {
     /// It was taken for one because it was one last time: to be looked at before anything that
     /// names it is published.
     var isUnchecked = false
-    /// The next request is a read that was tried with RWF_NOWAIT, in vain: what that came to.
-    var attempted: Int?
+    /// The next request, when it was tried at once, in vain.
+    var attempt: Attempt?
 
     /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
     @inline(__always)
@@ -40,16 +40,6 @@ private struct Gathered {
             signals = 0
         }
         context.wakeSleepers()
-    }
-
-    /// Forgets the gathered requests, which were reads: they will be done again.
-    mutating func startAgain() {
-        slots &+= count
-        count = 0
-        signals = 0
-        checkedEventfd = -1
-        isUnchecked = false
-        attempted = nil
     }
 
     @inline(__always)
@@ -78,18 +68,19 @@ extension Ref where Pointee == LinuxFace {
                 let context = findUnpinned(address)
             else { return submitPinned(address, count: count, pointers, events) }
             if context.isAdopted { return submitAdopted(address, count: count, pointers) }
+            // First: a handler that destroys the context must not wait for these slots.
+            rememberInThread(context)
             let slots = context.reserve(
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
             if slots == 0 { return submitPinned(address, count: count, pointers, events) }
-            rememberInThread(context)
-            var attempted: Int?
+            var attempt: Attempt?
             let accepted = readAtOnce(
-                min(count, Int(slots)), pointers, into: events, attempted: &attempted)
+                min(count, Int(slots)), pointers, into: events, attempt: &attempt)
             if accepted < count {
                 var gathered = Gathered(context: context, events: events)
                 gathered.count = UInt32(truncatingIfNeeded: accepted)
                 gathered.slots = slots &- gathered.count
-                gathered.attempted = attempted
+                gathered.attempt = attempt
                 return submitRest(&gathered, count: count, pointers)
             }
             context.publish(events, count: slots)
@@ -103,7 +94,7 @@ extension Ref where Pointee == LinuxFace {
     /// `count`. The first of a submission, and the most of many.
     @inline(__always)
     private func readAtOnce(
-        _ count: Int, _ pointers: UInt, into events: UInt, attempted: inout Int?
+        _ count: Int, _ pointers: UInt, into events: UInt, attempt: inout Attempt?
     ) -> Int {
         let engine = it.engine
         var accepted = 0
@@ -125,7 +116,8 @@ extension Ref where Pointee == LinuxFace {
                 engine.readAtOnce(descriptor, UInt(bitPattern: $0), plain.offset, flags)
             }
             if result != plain.vector.length {
-                if flags != 0 { attempted = result }
+                attempt = Attempt(
+                    address: address, plain: plain, result: flags != 0 ? result : nil)
                 break
             }
             unsafe Ref<io_event>(address: event).unsafelyUnwrapped.it = io_event(
@@ -165,12 +157,16 @@ extension Ref where Pointee == LinuxFace {
             if plain.resfd >= 0 && !maySignal(plain.resfd, &gathered) { return accepted }
             var vector = plain.vector
             let length = vector.length
+            var attempted: Int?
             let result = withAddress(of: &vector) {
                 it.engine.transferAtOnce(
                     isWrite: plain.isWrite, plain.descriptor, UInt(bitPattern: $0), length,
-                    plain.offset, attempted: &gathered.attempted)
+                    plain.offset, attempted: &attempted)
             }
-            guard let result else { return accepted }
+            guard let result else {
+                gathered.attempt = Attempt(address: address, plain: plain, result: attempted)
+                return accepted
+            }
             gathered.slots &-= 1
             gathered.add(
                 io_event(data: plain.data, obj: UInt64(address), res: Int64(result), res2: 0),
@@ -196,18 +192,25 @@ extension Ref where Pointee == LinuxFace {
     private func submitRest(_ gathered: inout Gathered, count: Int, _ pointers: UInt) -> Int {
         let context = gathered.context
         var accepted = Int(gathered.count)
-        if gathered.attempted == nil {
+        if gathered.attempt == nil {
             accepted = submitPlain(
                 from: accepted, count, pointers, &gathered, mayTrust: accepted == 0)
             if gathered.isUnchecked && !it.engine.confirmEventfd(gathered.checkedEventfd) {
-                gathered.startAgain()
-                accepted = 0
+                let refusal = it.engine.checkEventfd(gathered.checkedEventfd)
+                if refusal != 0 && accepted > 0 {
+                    // It is the first request's, whose file was found.
+                    context.unreserve(gathered.slots &+ gathered.count)
+                    releaseUnpinned(context)
+                    return refusal
+                }
+                gathered.checkedEventfd = -1
             }
             if accepted == count {
                 gathered.publish()
                 releaseUnpinned(context)
                 return accepted
             }
+            gathered.isUnchecked = false
         }
         context.it.pins.add(1, ordering: .sequentiallyConsistent)
         defer { unpin(context) }
@@ -244,15 +247,13 @@ extension Ref where Pointee == LinuxFace {
         var accepted = first
         var result = 0
         while accepted < count {
-            if !it.memory.isStrict && batch.isEmpty && gathered.attempted == nil {
+            if !it.memory.isStrict && batch.isEmpty && gathered.attempt == nil {
                 accepted = submitPlain(from: accepted, count, pointers, &gathered)
                 if accepted == count { break }
             }
-            var address: UInt = 0
-            result =
-                it.memory.read(
-                    at: pointers &+ UInt(bitPattern: accepted &* 8), into: &address)
-                ? submitOne(address, count &- accepted, &gathered, &batch) : failure(EFAULT)
+            result = submitNext(
+                at: pointers &+ UInt(bitPattern: accepted &* 8), count &- accepted, &gathered,
+                &batch)
             if result < 0 { break }
             accepted &+= 1
         }
@@ -269,12 +270,32 @@ extension Ref where Pointee == LinuxFace {
         return accepted > 0 ? accepted : result
     }
 
+    /// Submits the request whose address is at `pointer`, or the one that was tried at once.
     @inline(__always)
-    private func submitOne(
-        _ address: UInt, _ remaining: Int, _ gathered: inout Gathered, _ batch: inout Batch
+    private func submitNext(
+        at pointer: UInt, _ remaining: Int, _ gathered: inout Gathered, _ batch: inout Batch
     ) -> Int {
+        if let attempt = gathered.attempt {
+            gathered.attempt = nil
+            return submitOne(
+                attempt.plain.iocb, attempt.address, attempted: attempt.result, remaining,
+                &gathered, &batch)
+        }
+        var address: UInt = 0
         var iocb = iocb()
-        if !it.memory.read(at: address, into: &iocb) { return failure(EFAULT) }
+        if !it.memory.read(at: pointer, into: &address)
+            || !it.memory.read(at: address, into: &iocb)
+        {
+            return failure(EFAULT)
+        }
+        return submitOne(iocb, address, attempted: nil, remaining, &gathered, &batch)
+    }
+
+    @inline(never)
+    private func submitOne(
+        _ iocb: iocb, _ address: UInt, attempted: Int?, _ remaining: Int,
+        _ gathered: inout Gathered, _ batch: inout Batch
+    ) -> Int {
         if iocb.aio_reserved2 != 0 || Int64(bitPattern: iocb.aio_nbytes) < 0 {
             return failure(EINVAL)
         }
@@ -287,10 +308,8 @@ extension Ref where Pointee == LinuxFace {
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
             start(
-                iocb, address, UInt(bitPattern: vectorAddress), &batch,
-                attempted: gathered.attempted)
+                iocb, address, UInt(bitPattern: vectorAddress), &batch, attempted: attempted)
         }
-        gathered.attempted = nil
         let resfd = iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 ? iocb.aio_resfd : -1
         switch outcome {
         case .completed(let result):
@@ -527,6 +546,31 @@ private struct PlainTransfer {
         resfd = flags != 0 ? iocb.it.aio_resfd : -1
         if flags != 0 && resfd < 0 { return nil }
     }
+
+    /// The request itself.
+    var iocb: iocb {
+        var iocb = CLibAIO.iocb()
+        iocb.aio_data = data
+        iocb.aio_lio_opcode = isWrite ? UInt16(IOCB_CMD_PWRITE) : UInt16(IOCB_CMD_PREAD)
+        iocb.aio_fildes = descriptor
+        iocb.aio_buf = UInt64(vector.base)
+        iocb.aio_nbytes = UInt64(vector.length)
+        iocb.aio_offset = offset
+        if resfd >= 0 {
+            iocb.aio_flags = UInt32(IOCB_FLAG_RESFD)
+            iocb.aio_resfd = resfd
+        }
+        return iocb
+    }
+}
+
+/// A plain transfer that was tried at once and needs a closer look. It is not read from the
+/// program's memory again: that may lie in the buffer, part of which has been read by now.
+private struct Attempt {
+    let address: UInt
+    let plain: PlainTransfer
+    /// What a read with RWF_NOWAIT came to.
+    let result: Int?
 }
 
 /// block/ioprio.c, ioprio_check_cap.

@@ -328,11 +328,13 @@ extension Ref where Pointee == EngineRecord {
         if hinted == .quick && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0 {
             return .completed(readTimed(request))
         }
-        var result =
-            request.attempted
-            ?? System.transfer(
+        var result = request.attempted ?? failure(EINTR)
+        // Any other error may be that of a file which has left the descriptor meanwhile.
+        if result < 0 && result != failure(EAGAIN) && result != failure(EOPNOTSUPP) {
+            result = System.transfer(
                 isWrite: false, descriptor, request.vectors, request.vectorCount, request.offset,
                 request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
+        }
         if result == failure(EOPNOTSUPP) {
             if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
             return readWithoutNowait(request, facts)

@@ -306,6 +306,45 @@ static void a_bad_request_ends_the_batch(void) {
     expect_that(events[0].obj == &requests[2], "another request was taken");
 }
 
+// What leads elsewhere now is not signalled, and the requests leave no trace but in their buffers.
+static void a_number_that_was_an_eventfd_is_refused(void) {
+    int fd = patterned_file("file", 1, 8 * BLOCK), counter = eventfd(0, 0);
+    int stranger = open(temp_path("stranger"), O_RDWR | O_CREAT | O_TRUNC, 0600), pipes[2];
+    io_context_t context = new_context(8);
+    char *buffer = aligned(4 * BLOCK);
+    struct iocb requests[4], *list[4];
+    struct io_event events[4];
+    struct stat status;
+    must(pipe(pipes), 0);
+    for (int i = 0; i < 4; i++) {
+        io_prep_pread(&requests[i], fd, buffer + i * BLOCK, BLOCK, i * BLOCK);
+        io_set_eventfd(&requests[i], counter);
+        list[i] = &requests[i];
+    }
+    for (int round = 0; round < 130; round++) {
+        int number = round % 2 ? dup2(stranger, counter) : dup2(pipes[1], counter);
+        must(number, counter);
+        expect(io_submit(context, 4, list), -EINVAL);
+        must(close(counter), 0);
+        expect(io_submit(context, 4, list), -EBADF);
+        must(io_getevents(context, 0, 4, events, NULL), 0);
+        int fresh = eventfd(0, 0);
+        if (fresh != counter)
+            must(dup2(fresh, counter), counter);
+        must(io_submit(context, 4, list), 4);
+        reap(context, 4, events);
+        uint64_t signals = 0;
+        must(read(counter, &signals, sizeof signals), sizeof signals);
+        expect(signals, 4);
+        if (fresh != counter)
+            close(fresh);
+    }
+    must(fstat(stranger, &status), 0);
+    expect(status.st_size, 0);
+    expect_that(!readable(pipes[0]), "something was written to a pipe");
+    expect_all_slots(context, fd);
+}
+
 static void offsets_on_sockets_are_refused_in_the_event(void) {
     io_context_t context = new_context(8);
     int sockets[2];
@@ -448,6 +487,7 @@ static const struct test_case cases[] = {
     CASE(vectors_are_checked_piece_by_piece),
     CASE(key_is_overwritten),
     CASE(a_bad_request_ends_the_batch),
+    CASE(a_number_that_was_an_eventfd_is_refused),
     CASE(offsets_on_sockets_are_refused_in_the_event),
     CASE(misaligned_direct_requests_are_refused_in_the_event),
     CASE(broken_pipe_is_the_events_result),

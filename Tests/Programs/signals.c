@@ -303,6 +303,59 @@ static void handler_calls_in_with_direct_reads(void) {
 // A device without RWF_NOWAIT trouble and without a page cache: the shortest way through io_submit.
 static void handler_calls_in_with_device_reads(void) { run_storm(open("/dev/zero", O_RDONLY), 64); }
 
+// A handler may destroy the very context that the interrupted call is busy with, and must not wait for
+// that call.
+static io_context_t doomed;
+static atomic_bool is_destroyed;
+
+static void destroy_doomed(int number) {
+    (void)number;
+    int answer = io_destroy(doomed);
+    if (answer == -EAGAIN)
+        arm_timer();
+    else
+        atomic_store(&is_destroyed, true);
+    storm.odd += answer != 0 && answer != -EAGAIN;
+}
+
+static void handler_destroys_the_context_in_use(void) {
+    int fd = patterned_file("file", 1, 16 * BLOCK), other = patterned_file("other", 2, 16 * BLOCK);
+    char *buffer = aligned(16 * BLOCK), byte;
+    struct sigaction action = {.sa_handler = destroy_doomed, .sa_flags = SA_RESTART};
+    must(sigaction(SIGALRM, &action, NULL), 0);
+    struct iocb requests[16], *list[16];
+    struct io_event events[16];
+    io_context_t bystander = new_context(8);
+    long rounds = 0, submitted = 0;
+    must(pread(other, &byte, 1, 0), 1);
+    for (double deadline = now_seconds() + 5; now_seconds() < deadline; rounds++) {
+        doomed = new_context(64);
+        atomic_store(&is_destroyed, false);
+        for (int i = 0; i < 16; i++) {
+            io_prep_pread(&requests[i], i == 15 && rounds % 2 ? other : fd, buffer + i * BLOCK, 512,
+                i * BLOCK);
+            list[i] = &requests[i];
+        }
+        arm_timer();
+        while (!atomic_load(&is_destroyed)) {
+            struct timespec none = {0, 0};
+            int answer = io_submit(doomed, 1 + rounds % 16, list);
+            storm.odd += answer < 0 && answer != -EINVAL && answer != -EAGAIN;
+            submitted += answer > 0 ? answer : 0;
+            long got = call_io_getevents(doomed, 0, 16, events, &none);
+            storm.odd += got < 0 && got != -EINVAL;
+            // Nor may the call be taken for one on another context.
+            must(io_submit(bystander, 1, list), 1);
+            must(io_getevents(bystander, 1, 1, events, NULL), 1);
+        }
+        if (rounds % 16 == 0)
+            make_cold(other);
+    }
+    expect(storm.odd, 0);
+    expect_that(submitted > rounds, "only %ld requests were submitted", submitted);
+    remark("%ld contexts, %ld requests", rounds, submitted);
+}
+
 // ---- Signals that nobody sent --------------------------------------------------------------
 
 // io_uring interrupts the thread that submitted to it; kernel AIO does not, and epoll users rely on it.
@@ -412,6 +465,7 @@ static const struct test_case cases[] = {
     SLOW_CASE(handler_calls_in_with_cached_reads, 40),
     SLOW_CASE(handler_calls_in_with_direct_reads, 40),
     SLOW_CASE(handler_calls_in_with_device_reads, 40),
+    CASE(handler_destroys_the_context_in_use),
     SLOW_CASE(submitting_thread_sees_no_eintr, 60),
     CASE(process_signals_reach_the_program),
     CASE(sigpipe_is_raised),
