@@ -63,6 +63,9 @@ public struct CurrentThread {
 public struct FutexLock: ~Copyable {
     private let word = Atomic<UInt32>(0)
 
+    /// Some microseconds at most.
+    private static let spins = 40
+
     public init() {}
 
     @inline(__always)
@@ -77,6 +80,14 @@ public struct FutexLock: ~Copyable {
 
     @inline(never)
     private borrowing func lockSlowly() {
+        // It is held for less time than it takes to fall asleep, unless its holder sleeps.
+        for _ in 0..<Self.spins {
+            ioctx_pause()
+            if word.load(ordering: .relaxed) != 0 { continue }
+            let (taken, _) = word.compareExchange(
+                expected: 0, desired: 1, ordering: .acquiringAndReleasing)
+            if taken { return }
+        }
         while word.exchange(2, ordering: .acquiringAndReleasing) != 0 {
             _ = word.wait(while: 2, until: .max)
         }

@@ -112,6 +112,14 @@ struct ioctx_epoll_event {
 };
 _Static_assert(sizeof(struct ioctx_epoll_event) == sizeof(struct epoll_event), "epoll_event");
 
+/* For a loop that waits for another processor. */
+static inline void ioctx_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 /*
  * What a thread knows of itself inside the layer. Zero in a thread that has never called it.
  * `critical` counts the layer's locks that this thread holds: a call that arrives with it
