@@ -298,7 +298,8 @@ extension Ref where Pointee == Station {
         }
         it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
-        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: count)) }
+        if idle > 0 { it.pool.workSignal.wake(batch.isExclusive ? 1 : Int32(clamping: count)) }
+        if batch.isExclusive && idle > 0 { return 0 }
         if idle < it.pool.work.count.load(ordering: .sequentiallyConsistent)
             && it.pool.workers.load(ordering: .sequentiallyConsistent)
                 < it.table.it.limits.maxAioProcs
