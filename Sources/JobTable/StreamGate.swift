@@ -53,17 +53,7 @@ public struct StreamGate: ~Copyable {
         if isEmpty { return false }
         lock.lock()
         defer { lock.unlock() }
-        var next = bucket(inode, isWrite).it.first
-        while next != 0 {
-            let job = table.job(at: next &- 1)
-            if job.it.inode == inode && job.it.device == device
-                && (job.it.operation != .read) == isWrite
-            {
-                return true
-            }
-            next = job.it.gateNext
-        }
-        return false
+        return firstLocked(table, device, inode, isWrite) != nil
     }
 
     /// Enters a job behind all others on its file; before it is handed over.
@@ -86,25 +76,15 @@ public struct StreamGate: ~Copyable {
         lock.unlock()
     }
 
-    /// True when the first of the jobs on that file is another than `job` and with the same station;
+    /// True when the first of the writes on that file is another than `job` and with the same station;
     /// `job` is only compared, and may be done and free by now.
     public func isBehind(
-        _ table: Ref<JobTable>, _ job: JobRef, station: UInt, device: UInt64, inode: UInt64,
-        isWrite: Bool
+        _ table: Ref<JobTable>, _ job: JobRef, station: UInt, device: UInt64, inode: UInt64
     ) -> Bool {
         lock.lock()
         defer { lock.unlock() }
-        var next = bucket(inode, isWrite).it.first
-        while next != 0 {
-            let first = table.job(at: next &- 1)
-            if first.it.inode == inode && first.it.device == device
-                && (first.it.operation != .read) == isWrite
-            {
-                return first != job && first.it.station.load(ordering: .relaxed) == station
-            }
-            next = first.it.gateNext
-        }
-        return false
+        guard let first = firstLocked(table, device, inode, true) else { return false }
+        return first != job && first.it.station.load(ordering: .relaxed) == station
     }
 
     /// Asked by the daemon that took the job. False when an earlier one is not done: the job is
@@ -131,13 +111,7 @@ public struct StreamGate: ~Copyable {
     public func follows(_ table: Ref<JobTable>, _ next: JobRef, _ job: JobRef) -> Bool {
         lock.lock()
         defer { lock.unlock() }
-        var following = job.it.gateNext
-        while following != 0 {
-            let later = table.job(at: following &- 1)
-            if isSameFile(later, job) { return later == next }
-            following = later.it.gateNext
-        }
-        return false
+        return followerLocked(table, job) == next
     }
 
     /// Takes a finished job out. The next job on its file, if that was parked: the caller queues
@@ -166,18 +140,10 @@ public struct StreamGate: ~Copyable {
             changes.add(1, ordering: .releasing)
             changes.wake()
         }
-        var following = isFirst ? next : 0
-        while following != 0 {
-            let later = table.job(at: following &- 1)
-            if isSameFile(later, job) {
-                // A job that is not parked yet will find itself first.
-                if !later.it.isParked { return nil }
-                later.it.isParked = false
-                return later
-            }
-            following = later.it.gateNext
-        }
-        return nil
+        // A job that is not parked yet will find itself first.
+        guard isFirst, let later = followerLocked(table, job), later.it.isParked else { return nil }
+        later.it.isParked = false
+        return later
     }
 
     /// Waits until no write on the file that is one at a time overlaps [start, end). False at once,
@@ -225,9 +191,40 @@ public struct StreamGate: ~Copyable {
         return wasParked
     }
 
+    /// The first job on that file in that direction.
+    private func firstLocked(
+        _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ isWrite: Bool
+    ) -> JobRef? {
+        var next = bucket(inode, isWrite).it.first
+        while next != 0 {
+            let job = table.job(at: next &- 1)
+            if isOn(job, device, inode, isWrite) { return job }
+            next = job.it.gateNext
+        }
+        return nil
+    }
+
+    /// The job after this one on its file.
+    private func followerLocked(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
+        var next = job.it.gateNext
+        while next != 0 {
+            let later = table.job(at: next &- 1)
+            if isSameFile(later, job) { return later }
+            next = later.it.gateNext
+        }
+        return nil
+    }
+
     private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {
-        one.it.inode == other.it.inode && one.it.device == other.it.device
-            && (one.it.operation == .read) == (other.it.operation == .read)
+        isOn(one, other.it.device, other.it.inode, other.it.operation != .read)
+    }
+
+    /// An fsync goes with the writes.
+    private func isOn(
+        _ job: JobRef, _ device: UInt64, _ inode: UInt64, _ isWrite: Bool
+    ) -> Bool {
+        job.it.inode == inode && job.it.device == device
+            && (job.it.operation != .read) == isWrite
     }
 
     private func bucket(_ inode: UInt64, _ isWrite: Bool) -> Ref<Bucket> {

@@ -210,7 +210,7 @@ extension Ref where Pointee == LinuxFace {
         let head = header.it.head.load(ordering: .relaxed) % nr
         // Acquire pairs with the kernel's barrier between an event and the tail.
         let tail = header.it.tail.load(ordering: .acquiring) % nr
-        let available = Int(tail >= head ? tail &- head : nr &- head &+ tail)
+        let available = Int(AioRing.events(from: head, to: tail, of: nr))
         if available == 0 || available < minimum { return 0 }
         if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }
         let taken = UInt32(truncatingIfNeeded: min(available, count))

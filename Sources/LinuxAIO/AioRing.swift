@@ -70,9 +70,12 @@ struct AioRing {
 
     /// Events that nobody has consumed yet.
     @inline(__always)
-    var available: UInt32 {
-        let head = head
-        return tail >= head ? tail &- head : nr &- head &+ tail
+    var available: UInt32 { Self.events(from: head, to: tail, of: nr) }
+
+    /// Events between two slots of a ring of `nr`.
+    @inline(__always)
+    static func events(from head: UInt32, to tail: UInt32, of nr: UInt32) -> UInt32 {
+        tail >= head ? tail &- head : nr &- head &+ tail
     }
 
     /// Stores an event after the tail; invisible until `advanceTail`.
@@ -105,7 +108,7 @@ struct AioRing {
     func take(into events: UInt, count: Int, minimum: Int = 0) -> Int {
         // Read once: the program may move it meanwhile.
         let position = head
-        let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
+        let there = Int(Self.events(from: position, to: tail, of: nr))
         if there < minimum || there == 0 { return 0 }
         let taken = UInt32(truncatingIfNeeded: min(count, there))
         Self.copy(ring: pages.address, nr, from: position, to: events, count: taken)
@@ -128,7 +131,7 @@ struct AioRing {
     /// The same for memory that may not be there: -EFAULT and nothing consumed.
     func takeStrictly(into events: UInt, count: Int) -> Int {
         let position = head
-        let there = Int(tail >= position ? tail &- position : nr &- position &+ tail)
+        let there = Int(Self.events(from: position, to: tail, of: nr))
         let taken = UInt32(truncatingIfNeeded: min(count, there))
         let first = min(taken, nr &- position)
         if !Self.copyOut(eventAddress(position).address, first, events)

@@ -33,10 +33,9 @@ struct AdjacentWrites {
             && job.it.progress == 0
     }
 
-    /// True for a write on the same file that begins where the last one ends.
-    func mayAppend(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+    /// True for a write that begins where the last one ends; the caller sees to the file.
+    func mayAppend(_ job: JobRef) -> Bool {
         mayGrow && count < jobs.count && job.it.isExclusive && Self.isPlain(job)
-            && job.it.inode == last.it.inode && job.it.device == last.it.device
             && job.it.offset == offset &+ Int64(bytes)
             && bytes &+ job.it.length <= Self.bytesMax
     }

@@ -115,9 +115,9 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
-    /// It is of fsyncs and extending writes alone, which may have a station of their own.
+    /// It is alone of what always blocks whoever does it, which may have a station of its own.
     var isBlocking = false
-    /// All of it are extending writes of one file.
+    /// All of it is done one at a time, on one file.
     var isExclusive = false
     /// threads: something in it is for the manager, not for a worker.
     var needsManager = false

@@ -292,15 +292,16 @@ extension Ref where Pointee == Station {
         // the gate now will find these.
         if batch.isExclusive
             && it.engine.it.streams.isBehind(
-                it.table, first, station: address, device: device, inode: inode, isWrite: true)
+                it.table, first, station: address, device: device, inode: inode)
         {
             return 0
         }
         it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
-        if idle > 0 { it.pool.workSignal.wake(batch.isExclusive ? 1 : Int32(clamping: count)) }
-        if batch.isExclusive && idle > 0 { return 0 }
-        if idle < it.pool.work.count.load(ordering: .sequentiallyConsistent)
+        // What is done one at a time, one worker does.
+        let most: UInt32 = batch.isExclusive ? 1 : .max
+        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: min(count, most))) }
+        if idle < min(it.pool.work.count.load(ordering: .sequentiallyConsistent), most)
             && it.pool.workers.load(ordering: .sequentiallyConsistent)
                 < it.table.it.limits.maxAioProcs
         {
@@ -787,7 +788,7 @@ extension Ref where Pointee == Station {
         while let next = it.pool.work.takeFirst(
             it.table,
             if: {
-                writes.mayAppend(it.table, $0)
+                writes.mayAppend($0)
                     && it.engine.it.streams.follows(it.table, $0, writes.last)
             })
         {

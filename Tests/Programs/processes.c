@@ -214,22 +214,28 @@ static void threads_go_on_while_one_forks(void) {
 
 // ---- vfork and exec ------------------------------------------------------------------------
 
-static void vfork_shares_the_contexts(void) {
-    struct flight *f = take_off();
-    static struct iocb request;
-    static char buffer[512];
+static void submit_in_vfork_child(io_context_t context, struct iocb *request) {
+    static struct iocb *list[1];
     static volatile long answer;
-    int cached = patterned_file("cached", 5, BLOCK);
-    io_context_t context = new_context(8);
-    io_prep_pread(&request, cached, buffer, 512, 0);
+    list[0] = request;
+    answer = 0;
     pid_t child = vfork();
     if (child == 0) {
-        struct iocb *list[] = {&request};
         answer = io_submit(context, 1, list);
         _exit(0);
     }
     expect_clean_exit(child, 10);
     expect(answer, 1);
+}
+
+static void vfork_shares_the_contexts(void) {
+    struct flight *f = take_off();
+    static struct iocb request;
+    static char buffer[512];
+    int cached = patterned_file("cached", 5, BLOCK);
+    io_context_t context = new_context(8);
+    io_prep_pread(&request, cached, buffer, 512, 0);
+    submit_in_vfork_child(context, &request);
     struct io_event event;
     reap(context, 1, &event);
     expect(event.res, 512);
@@ -241,7 +247,6 @@ static void vfork_shares_the_contexts(void) {
 static void vfork_starts_nothing_that_ends_with_the_child(void) {
     setenv("IOCTX_AIOD_LIFETIME", "1", 1);
     static struct iocb request;
-    static volatile long answer;
     int fd = patterned_file("file", 9, 512 * BLOCK);
     char *buffer = aligned(4 * BLOCK);
     io_context_t context = new_context(8);
@@ -251,14 +256,7 @@ static void vfork_starts_nothing_that_ends_with_the_child(void) {
     expect(threads_named("aiod"), 0);
     make_cold(fd);
     io_prep_pread(&request, fd, buffer, 4 * BLOCK, 100 * BLOCK);
-    pid_t child = vfork();
-    if (child == 0) {
-        struct iocb *list[] = {&request};
-        answer = io_submit(context, 1, list);
-        _exit(0);
-    }
-    expect_clean_exit(child, 10);
-    expect(answer, 1);
+    submit_in_vfork_child(context, &request);
     struct io_event event;
     reap(context, 1, &event);
     expect(event.res, 4 * BLOCK);
