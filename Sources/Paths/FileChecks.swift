@@ -139,22 +139,9 @@ enum FileChecks {
 
     /// statx(2), STATX_WRITE_ATOMIC.
     private static func takesAtomicWrites(_ descriptor: Int32) -> Bool {
-        var status = StatxHead()
-        let path: StaticString = ""
-        let result = withAddress(of: &status) {
-            unsafe systemCall(
-                Int32(SYS_statx), Int(descriptor), Int(bitPattern: path.utf8Start),
-                0x1000, 0x1_0000, $0)  // AT_EMPTY_PATH
-        }
-        return result == 0 && status.attributes & 0x40_0000 != 0
-    }
-
-    /// The beginning of struct statx, and room for the rest of its 256 bytes.
-    private struct StatxHead {
-        var mask: UInt32 = 0
-        var blockBytes: UInt32 = 0
-        var attributes: UInt64 = 0
-        var rest = InlineArray<30, UInt64>(repeating: 0)
+        var status = FileStatus()
+        return System.statx(descriptor, FileStatus.atomicWrites, into: &status) == 0
+            && status.attributes & 0x40_0000 != 0
     }
 
     /// Of the files without an inode of their own, counters and signals can be read.

@@ -76,7 +76,10 @@ struct FileFacts {
     static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
         facts.flags = System.fileFlags(descriptor)
         if facts.flags < 0 || facts.flags & Int(IOCTX_O_PATH) != 0 { return failure(EBADF) }
-        let result = System.status(of: descriptor, into: &facts.status)
+        let result =
+            facts.isWritable
+            ? System.statusWithoutTimes(of: descriptor, into: &facts.status)
+            : System.status(of: descriptor, into: &facts.status)
         if result < 0 { return failure(EBADF) }
         facts.kind = facts.kindFromStatus()
         return 0
