@@ -46,11 +46,12 @@ public struct CurrentThread {
         return true
     }
 
+    /// Until `leaveCritical`, a handler that interrupts this thread is told to try again.
     @inline(__always)
-    func enterCritical() { unsafe record.pointee.critical &+= 1 }
+    public func enterCritical() { unsafe record.pointee.critical &+= 1 }
 
     @inline(__always)
-    func leaveCritical() { unsafe record.pointee.critical &-= 1 }
+    public func leaveCritical() { unsafe record.pointee.critical &-= 1 }
 
     @inline(__always)
     public func enterCall() { unsafe record.pointee.calls &+= 1 }

@@ -124,6 +124,7 @@ public enum LinuxAIO {
     /// At exit: what was accepted as a write is awaited.
     public static func rundown() {
         guard let face = LinuxFace.current, !CurrentThread().interruptedLayer else { return }
+        face.it.engine.ensureKernelReaper()
         face.it.table.awaitWrites()
     }
 

@@ -52,6 +52,8 @@ struct Context: ~Copyable {
     var inFlight: UInt32  // (c)
     /// Deferred requests that the kernel would have completed in io_submit.
     var overdue: UInt32  // (c)
+    /// The deferred job that is with the kernel's AIO, or `none`.
+    var kernelJob: UInt32  // (c)
     /// Published jobs whose eventfd may not be signalled yet.
     let unannounced: Atomic<UInt32>
     /// The request queue: deferred jobs in the order of their submission.
@@ -64,6 +66,8 @@ struct Context: ~Copyable {
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
+    /// Sleepers that sleep for the kernel's events instead.
+    var watchers: UInt32  // (c)
 }
 
 typealias ContextRef = Ref<Context>
@@ -78,6 +82,8 @@ extension Ref where Pointee == Context {
         it.quota = quota
         it.inFlight = 0
         it.overdue = 0
+        it.kernelJob = Job.none
+        it.watchers = 0
         it.unannounced.store(0, ordering: .relaxed)
         it.jobsHead = Job.none
         it.jobsTail = Job.none
@@ -190,7 +196,7 @@ extension Ref where Pointee == Context {
     // MARK: The request queue
 
     /// Links a deferred job in; it pins the context until `jobAnnounced`.
-    func enqueue(_ job: JobRef, in table: Ref<JobTable>) {
+    func enqueue(_ job: JobRef, in table: Ref<JobTable>, isForKernel: Bool) {
         it.pins.add(1, ordering: .relaxed)
         it.lock.lock()
         job.it.ownerPrevious = it.jobsTail
@@ -202,6 +208,7 @@ extension Ref where Pointee == Context {
         }
         it.jobsTail = job.it.index
         if job.it.isBuffered { it.overdue &+= 1 }
+        if isForKernel { it.kernelJob = job.it.index }
         it.lock.unlock()
     }
 
@@ -215,6 +222,7 @@ extension Ref where Pointee == Context {
         it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
+        if job.it.index == it.kernelJob { it.kernelJob = Job.none }
         if job.it.ownerPrevious == Job.none {
             it.jobsHead = job.it.ownerNext
         } else {
@@ -250,8 +258,10 @@ extension Ref where Pointee == Context {
             if isDone || available >= sleeper.it.wanted { sleeper.it.notifier.signal() }
             next = sleeper.it.next
         }
+        let isWatched = wake && it.watchers > 0
         it.lock.unlock()
         if wake { it.changes.wake() }
+        if isWatched { LinuxFace.current?.it.engine.interruptKernelWatcher() }
     }
 
     /// Wakes everybody, whatever they want.

@@ -340,8 +340,10 @@ extension Ref where Pointee == LinuxFace {
             let busy =
                 context.it.inFlight != 0
                 || context.it.unannounced.load(ordering: .sequentiallyConsistent) != 0
+            let isWithKernel = context.it.kernelJob != Job.none
             context.it.lock.unlock()
             if !busy { break }
+            if isWithKernel { it.engine.ensureKernelReaper() }
             _ = context.it.changes.wait(while: seen, until: .max)
         }
         context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent)

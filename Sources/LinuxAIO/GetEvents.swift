@@ -51,7 +51,8 @@ extension Ref where Pointee == LinuxFace {
         defer { context.it.lock.unlock() }
         if context.isLocked(named: address) {
             let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
-            return taken > 0 || minimum == 0 && context.it.overdue == 0 ? taken : nil
+            let isAll = context.it.overdue == 0 && context.it.kernelJob == Job.none
+            return taken > 0 || minimum == 0 && isAll ? taken : nil
         }
         if !context.isAdopted || context.it.address.load(ordering: .relaxed) != address
             || !mayTakeLocked(context)
@@ -64,6 +65,8 @@ extension Ref where Pointee == LinuxFace {
 
     /// Reaps from a pinned context. The number of events, or a negated errno.
     func reap(_ reaping: inout Reaping) -> Int {
+        var mayTakeFromKernel = true
+        var mayWatch = true
         while true {
             let context = reaping.context
             if context.isAdopted { return reapAdopted(reaping) }
@@ -77,6 +80,15 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return finish(reaping, result)
             }
+            if mayTakeFromKernel && context.it.kernelJob != Job.none
+                && it.engine.hasKernelEvents()
+            {
+                context.it.lock.unlock()
+                // Nothing, when somebody else is at it.
+                mayTakeFromKernel = it.engine.takeKernelEvents() > 0
+                continue
+            }
+            mayTakeFromKernel = true
             // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
             // have had ready.
             let isPoll = reaping.deadlineNs == 0 || reaping.minimum == 0
@@ -84,9 +96,14 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return finish(reaping, 0)
             }
-            let slept =
-                reaping.sigmask == 0 || isPoll
-                ? sleepLocked(reaping, isPoll: isPoll) : sleepMaskedLocked(reaping)
+            let slept: Int
+            if reaping.sigmask != 0 && !isPoll {
+                slept = sleepMaskedLocked(reaping)
+            } else if mayWatch && !isPoll, let watch = watchLocked(context) {
+                slept = sleepLocked(reaping, watch, &mayWatch)
+            } else {
+                slept = sleepLocked(reaping, isPoll: isPoll)
+            }
             // A poll is over soon and is no wait to its caller: nothing interrupts it.
             if isPoll && slept == failure(EINTR) { continue }
             if slept == failure(EINTR) || slept == failure(ETIMEDOUT) {
@@ -157,7 +174,9 @@ extension Ref where Pointee == LinuxFace {
         // A poll wakes at every publication: the last overdue request may be another reaper's.
         context.it.wantedLeast = min(context.it.wantedLeast, isPoll ? 0 : reaping.wanted)
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        let isWithKernel = context.it.kernelJob != Job.none
         context.it.lock.unlock()
+        if isWithKernel { it.engine.ensureKernelReaper() }
         it.engine.nudge()
         let result = context.it.changes.wait(
             while: seen, until: isPoll ? .max : reaping.deadlineNs)
@@ -165,6 +184,38 @@ extension Ref where Pointee == LinuxFace {
         forgetSleeperLocked(context)
         context.it.lock.unlock()
         return result
+    }
+
+    /// The right to sleep in the kernel, if all that the context waits for is there, and this very
+    /// thread has sent it: others are likely to send more.
+    private func watchLocked(_ context: ContextRef) -> KernelWatch? {
+        let index = context.it.kernelJob
+        if index == Job.none || context.it.jobsHead != index || context.it.jobsTail != index {
+            return nil
+        }
+        let thread = System.threadIdentifier()
+        return it.table.job(at: index).it.submitter == thread
+            ? it.engine.watchKernel(thread) : nil
+    }
+
+    /// The same in the kernel, as a watcher. `mayWatch` becomes false when the kernel had nothing:
+    /// it may go on longer than a watch does.
+    private func sleepLocked(
+        _ reaping: Reaping, _ watch: KernelWatch, _ mayWatch: inout Bool
+    ) -> Int {
+        let context = reaping.context
+        context.it.wantedLeast = min(context.it.wantedLeast, reaping.wanted)
+        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        context.it.watchers &+= 1
+        context.it.lock.unlock()
+        let slept = watch.sleep(until: reaping.deadlineNs)
+        context.it.lock.lock()
+        context.it.watchers &-= 1
+        forgetSleeperLocked(context)
+        context.it.lock.unlock()
+        mayWatch = watch.end() > 0
+        return slept == 0 && System.monotonicNs() >= reaping.deadlineNs
+            ? failure(ETIMEDOUT) : slept
     }
 
     private func forgetSleeperLocked(_ context: ContextRef) {
@@ -189,7 +240,9 @@ extension Ref where Pointee == LinuxFace {
             let isReady =
                 context.it.ring.available >= sleeper.it.wanted
                 || context.isDying
+            let isWithKernel = context.it.kernelJob != Job.none
             context.it.lock.unlock()
+            if isWithKernel { it.engine.ensureKernelReaper() }
             it.engine.nudge()
             let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)
             context.it.lock.lock()

@@ -323,7 +323,8 @@ extension Ref where Pointee == LinuxFace {
             job.it.owner = gathered.context.address
             job.it.userObject = UInt64(address)
             job.it.userData = iocb.aio_data
-            gathered.context.enqueue(job, in: it.table)
+            gathered.context.enqueue(
+                job, in: it.table, isForKernel: it.engine.isForKernel(job))
             if batch.isFull { it.engine.handOver(&batch) }
         case .refused(let result):
             return result

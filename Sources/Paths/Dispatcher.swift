@@ -252,6 +252,7 @@ extension Ref where Pointee == EngineRecord {
         case .fsync, .fdatasync:
             // fs/aio.c, aio_fsync.
             if !FileChecks.hasFsync(request.descriptor, facts) { return .refused(failure(EINVAL)) }
+            if let outcome = postponeNativeSync(request, &batch, facts) { return outcome }
         case .poll:
             let ready = System.readiness(of: request.descriptor, request.pollEvents)
             if ready != 0 { return ready < 0 ? .refused(ready) : .completed(ready) }
@@ -298,9 +299,7 @@ extension Ref where Pointee == EngineRecord {
                 return .completed(transferNow(request))
             }
             if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
-            if request.face == .posix, let outcome = postponeNative(request, &batch, facts) {
-                return outcome
-            }
+            if let outcome = postponeNative(request, &batch, facts) { return outcome }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break
@@ -477,9 +476,8 @@ extension Ref where Pointee == EngineRecord {
             return facts.isExtended(by: request.offset &+ Int64(request.length))
                 || mayDefer(request, &batch, facts)
         case .fsync, .fdatasync:
-            return mayHaveDeferredWrites
-                && it.streams.isOccupied(
-                    it.table, device: facts.device, inode: facts.inode, isWrite: true)
+            return it.streams.isOccupied(
+                it.table, device: facts.device, inode: facts.inode, isWrite: true)
         default: return false
         }
     }

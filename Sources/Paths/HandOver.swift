@@ -225,10 +225,10 @@ extension Ref where Pointee == EngineRecord {
         job.it.device = facts.isAnonymous ? 0 : facts.device
         job.it.inode = facts.isAnonymous ? 0 : facts.inode
         job.it.isStream = facts.kind == .stream && request.operation != .poll
-        // For SIGPIPE, which other files do not bring, and for POSIX AIO's waiters.
-        let isAsked = job.it.isStream || request.face == .posix
-        job.it.submitter = isAsked ? System.threadIdentifier() : 0
         let isTransfer = request.operation == .read || request.operation == .write
+        // For SIGPIPE, which other files do not bring, and for whoever watches the kernel's AIO.
+        let isAsked = job.it.isStream || request.face == .posix || !isTransfer
+        job.it.submitter = isAsked ? System.threadIdentifier() : 0
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
         job.it.ioPriority =
@@ -287,13 +287,16 @@ extension Ref where Pointee == EngineRecord {
 extension Ref where Pointee == Station {
     /// Runs a job of a batch that could not be handed over, inside the io_submit it came with.
     func runInSubmitter(_ job: JobRef) {
-        let number = job.it.descriptor
-        if !job.transition(from: .queued, to: .running) {
-            finish(job, from: .cancelled, result: job.cancelledResult)
-            if job.it.resfd >= 0 { Eventfd.signal(job.it.resfd, count: 1) }
-            announce(job)
-            return
+        if job.transition(from: .queued, to: .running) {
+            performInSubmitter(job)
+        } else {
+            settleInSubmitter(job, from: .cancelled, result: job.cancelledResult)
         }
+    }
+
+    /// The same for a job in state running.
+    func performInSubmitter(_ job: JobRef) {
+        let number = job.it.descriptor
         let result: Int
         switch job.it.operation {
         case .fsync: result = systemCall(Int32(SYS_fsync), Int(number))
@@ -307,7 +310,11 @@ extension Ref where Pointee == Station {
                     job.it.operation == .write, number, it.table.vectorsAddress(job),
                     Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags))
         }
-        finish(job, from: .running, result: result)
+        settleInSubmitter(job, from: .running, result: result)
+    }
+
+    private func settleInSubmitter(_ job: JobRef, from state: JobState, result: Int) {
+        finish(job, from: state, result: result)
         if job.it.resfd >= 0 { Eventfd.signal(job.it.resfd, count: 1) }
         announce(job)
     }

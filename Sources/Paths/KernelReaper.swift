@@ -2,11 +2,12 @@
 // or the daemon.
 //
 // To wake a thread that wakes another takes a good part of the time that a disk needs. So a thread
-// in aio_suspend whose request is the only one with the kernel *watches*: it sleeps for the
-// kernel's event itself and publishes what it finds, while the daemon sleeps on a futex. Whoever
-// depends on events and cannot watch calls the daemon, which then takes them until none is in
-// flight: sleepers on a futex, requests that notify, exit. Whoever looks at a request that is
-// under way takes what is there.
+// in aio_suspend or io_getevents whose request is the only one with the kernel *watches*: it sleeps
+// for the kernel's event itself and publishes what it finds, while the daemon sleeps on a futex.
+// Whoever depends on events and cannot watch calls the daemon, which then takes them until none is
+// in flight: sleepers on a futex, requests that notify, exit. Whoever looks at a request that is
+// under way takes what is there. A program that only reads the ring of its context does not look:
+// for some time after each request of a context the daemon does that, every few milliseconds.
 //
 // One word says who may take events. A watcher takes none while it sleeps: it only learns that
 // there is one (ioctx_cancellable_look), so it may be cancelled, or run a handler that makes any
@@ -29,6 +30,9 @@ struct KernelReaper: ~Copyable {
     /// How long a watcher sleeps, and for how long it is trusted.
     fileprivate static let watchNs: UInt64 = 10_000_000
     fileprivate static let trustNs: UInt64 = 25_000_000
+    /// How often the daemon looks after events for a ring, and how many times in vain.
+    static let lookNs: UInt64 = 2_000_000
+    fileprivate static let looksMax: UInt32 = 32
 
     let holder = Atomic<UInt64>(KernelReaper.nobody)
     /// Somebody depends on events and cannot watch: whoever stops taking them calls the daemon.
@@ -73,7 +77,23 @@ public struct KernelWatch {
     public static let longestNs = KernelReaper.watchNs
     public var context: UInt { station.it.native.context }
 
-    /// Ends it, publishes what there is, and returns how much that was. With signals blocked.
+    /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
+    /// clock, or for the longest time: 0, or -EINTR.
+    public func sleep(until deadlineNs: UInt64) -> Int {
+        let now = System.monotonicNs()
+        if now >= deadlineNs { return 0 }
+        var timeout = timespec(
+            tv_sec: 0, tv_nsec: Int(min(deadlineNs &- now, KernelWatch.longestNs)))
+        // fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken,
+        // it would be lost with a handler that does not return.
+        let result = withAddress(of: &timeout) {
+            KernelAIO.getEvents(
+                context, 1, 1, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0), sigmask: 0)
+        }
+        return result == failure(EINTR) ? result : 0
+    }
+
+    /// Ends it, publishes what there is, and returns how much that was.
     public func end() -> Int { station.take(from: claim, leaving: next) }
 }
 
@@ -99,8 +119,7 @@ extension Ref where Pointee == EngineRecord {
         return ring.it.head != ring.it.tail
     }
 
-    /// Publishes what the kernel has, unless somebody else does that; how many requests. With
-    /// signals blocked.
+    /// Publishes what the kernel has, unless somebody else does that; how many requests.
     public func takeKernelEvents() -> Int {
         guard let station = busyKernelStation else { return 0 }
         let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
@@ -127,6 +146,31 @@ extension Ref where Pointee == EngineRecord {
             station.it.native.reaper.replace(holder, by: claim)
         else { return nil }
         return KernelWatch(station: station, claim: claim, next: next)
+    }
+
+    /// Ends the sleep of a watcher that has something else to do. What the kernel finds ready is an
+    /// event at once; where there is no descriptor for that, the watcher wakes a little later.
+    public func interruptKernelWatcher() {
+        guard let station = it.nativeStation.current, station.retain() else { return }
+        defer { station.release() }
+        let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
+        // It may have left by longjmp: nobody would take the event.
+        if !KernelReaper.isWatcher(holder) || KernelReaper.isOverdue(holder) { return }
+        let made = systemCall(Int32(SYS_eventfd2), 1, Int(O_CLOEXEC))
+        if made < 0 { return }
+        let descriptor = System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))
+        var iocb = iocb()
+        iocb.aio_data = NativeDaemon.interruptName
+        iocb.aio_lio_opcode = UInt16(IOCB_CMD_POLL)
+        iocb.aio_fildes = descriptor
+        iocb.aio_buf = UInt64(POLLIN)
+        withAddress(of: &iocb) { iocbAddress in
+            var pointer = UInt(bitPattern: iocbAddress)
+            withAddress(of: &pointer) {
+                _ = KernelAIO.submit(station.it.native.context, 1, UInt(bitPattern: $0))
+            }
+        }
+        System.close(descriptor)
     }
 
     /// For whoever depends on the kernel's events and does not watch: they will be taken.
@@ -163,6 +207,9 @@ extension KernelReaper {
 extension Ref where Pointee == Station {
     /// Takes events in the place of `holder`, and leaves it to `next`. 0 when that was not to be had.
     fileprivate func take(from holder: UInt64, leaving next: UInt64) -> Int {
+        // A handler that came in between would wait for the thread that it interrupted.
+        CurrentThread().enterCritical()
+        defer { CurrentThread().leaveCritical() }
         if !it.native.reaper.replace(holder, by: KernelReaper.taker) { return 0 }
         let count = takeEvents(atLeast: 0, withinMs: 0)
         it.native.reaper.holder.store(next, ordering: .sequentiallyConsistent)
@@ -184,12 +231,42 @@ extension Ref where Pointee == Station {
         it.native.reaper.bell.wake(1)
     }
 
+    /// After a hand-over for a context: its events will be looked after.
+    func expectRingReader() {
+        // Sequentially consistent, both: pairs with looksAfterRings(), which stops looking and then
+        // reads the count once more.
+        it.native.ringHandOvers.add(1, ordering: .sequentiallyConsistent)
+        if !it.native.isLooking.load(ordering: .sequentiallyConsistent) { ringReaper() }
+    }
+
     // MARK: The daemon
+
+    /// Whether the daemon is to look after events for rings now: for some time after each request.
+    func looksAfterRings() -> Bool {
+        if it.native.ringHandOvers.load(ordering: .relaxed) == it.native.ringsSeen {
+            if it.native.looksLeft == 0 { return false }
+            it.native.looksLeft &-= 1
+            if it.native.looksLeft > 0 { return true }
+            if it.pool.running.load(ordering: .sequentiallyConsistent) == 0 {
+                it.native.isLooking.store(false, ordering: .sequentiallyConsistent)
+            }
+        }
+        let count = it.native.ringHandOvers.load(ordering: .sequentiallyConsistent)
+        if count == it.native.ringsSeen && !it.native.isLooking.load(ordering: .relaxed) {
+            return false
+        }
+        it.native.ringsSeen = count
+        it.native.looksLeft = KernelReaper.looksMax
+        it.native.isLooking.store(true, ordering: .sequentiallyConsistent)
+        return true
+    }
 
     /// Those of an earlier life.
     func forgetReaper() {
         it.native.reaper.holder.store(KernelReaper.nobody, ordering: .sequentiallyConsistent)
         it.native.reaper.isWanted.store(false, ordering: .sequentiallyConsistent)
+        it.native.isLooking.store(false, ordering: .sequentiallyConsistent)
+        it.native.looksLeft = 0
     }
 
     /// Sleeps until somebody has called, or takes the place of a watcher that others depend on and

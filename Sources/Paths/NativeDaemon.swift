@@ -1,5 +1,6 @@
-// The kernel's own AIO for O_DIRECT requests of POSIX AIO: one context for the process, and a daemon
-// that takes its events when nobody else does (KernelReaper.swift).
+// The kernel's own AIO for O_DIRECT requests of POSIX AIO, and for an fsync of either face that is
+// alone there: one context for the process, and a daemon that takes its events when nobody else
+// does (KernelReaper.swift).
 //
 // The submitter calls io_submit(2) itself, once for each hand-over: the kernel holds the files, so
 // nothing travels. A request that wants an eventfd signalled takes another path: the kernel would
@@ -15,7 +16,17 @@ struct NativeDaemon: ~Copyable {
     var reaper = KernelReaper()
     /// Hand-overs so far: a daemon that nobody calls sees whether the context is in use.
     let handOvers = Atomic<UInt32>(0)
+    /// Hand-overs for contexts so far, whose program may read their rings and never call us: the
+    /// daemon looks after those events now and then.
+    let ringHandOvers = Atomic<UInt32>(0)
+    /// The daemon does that at the moment, and need not be told of more.
+    let isLooking = Atomic<Bool>(false)
+    /// The daemon's own: `ringHandOvers` when it looked last, and how often it will look again.
+    var ringsSeen: UInt32 = 0
+    var looksLeft: UInt32 = 0
 
+    /// Names no job: the event that wakes a watcher.
+    static let interruptName = UInt64.max
     static let eventsPerCall = 64
     static let requestsPerCall = 32
 
@@ -41,13 +52,33 @@ extension Ref where Pointee == EngineRecord {
     func postponeNative(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome? {
-        if it.choice != .automatic && it.choice != .native || request.resfd >= 0 { return nil }
         let end = request.offset &+ Int64(request.length)
-        if !facts.suitsKernelAIO(isWrite: request.operation == .write, end: end) { return nil }
+        if request.face != .posix
+            || !facts.suitsKernelAIO(isWrite: request.operation == .write, end: end)
+        {
+            return nil
+        }
+        return postponeNative(request, &batch, facts, inFlightMax: it.table.it.limits.maxBufAio)
+    }
+
+    /// The same for an fsync. It goes to the kernel when nothing else is there, so that the thread
+    /// that waits for it can sleep there, too; several at once are for a pool's workers, who need
+    /// nobody to pass their results on.
+    func postponeNativeSync(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Outcome? {
+        if batch.nativeFirst != nil || isExclusive(request, &batch, facts) { return nil }
+        return postponeNative(request, &batch, facts, inFlightMax: 1)
+    }
+
+    private func postponeNative(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts, inFlightMax: UInt32
+    ) -> Outcome? {
+        if it.choice != .automatic && it.choice != .native || request.resfd >= 0 { return nil }
         if batch.native == nil { batch.native = acquireNativeStation() }
         guard let station = batch.native else { return nil }
         let running = station.it.pool.running.add(1, ordering: .sequentiallyConsistent).oldValue
-        guard running < it.table.it.limits.maxBufAio, let job = it.table.allocate() else {
+        guard running < inFlightMax, let job = it.table.allocate() else {
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
@@ -57,7 +88,16 @@ extension Ref where Pointee == EngineRecord {
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
-        it.syncs.enter(it.table, job)
+        if request.face == .posix {
+            it.syncs.enter(it.table, job)
+            if inFlightMax == 1 && it.syncs.hasEarlier(it.table, job) {
+                // It would have to be parked, which takes a daemon that holds its file.
+                _ = it.syncs.leave(it.table, job)
+                it.table.free(job, from: .preparing)
+                station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+                return nil
+            }
+        }
         _ = job.transition(from: .preparing, to: .queued)
         if let last = batch.nativeLast {
             last.it.queueNext = job.it.index
@@ -73,6 +113,7 @@ extension Ref where Pointee == Station {
     /// Submits a chain of jobs linked by `queueNext` to the kernel.
     func submitToKernel(_ first: JobRef) {
         it.native.handOvers.add(1, ordering: .relaxed)
+        let isForRing = first.it.face == .linux
         var iocbs = InlineArray<32, iocb>(repeating: iocb())
         var pointers = InlineArray<32, UInt>(repeating: 0)
         var next: JobRef? = first
@@ -84,7 +125,8 @@ extension Ref where Pointee == Station {
                     iocbs[count] = description(of: job)
                     count += 1
                 } else {
-                    settleKernel(job, from: .cancelled, result: failure(ECANCELED))
+                    runInSubmitter(job)
+                    it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
                 }
             }
             withAddress(of: &iocbs) { base in
@@ -98,13 +140,11 @@ extension Ref where Pointee == Station {
             // What the kernel does not take is done here.
             for index in max(submitted, 0)..<count {
                 guard let job = it.table.job(named: iocbs[index].aio_data) else { continue }
-                settleKernel(
-                    job, from: .running,
-                    result: System.transfer(
-                        isWrite: job.it.operation == .write, job.it.descriptor,
-                        it.table.vectorsAddress(job), Int(job.it.vectorCount), job.it.offset, 0))
+                performInSubmitter(job)
+                it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             }
         }
+        if isForRing { expectRingReader() }
         // Who has so many in flight need not look at one of them for long, and there is an end.
         if it.pool.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
             it.engine.ensureKernelReaper()
@@ -113,13 +153,18 @@ extension Ref where Pointee == Station {
 
     private func description(of job: JobRef) -> iocb {
         var iocb = iocb()
-        let isWrite = job.it.operation == .write
         iocb.aio_data = job.name
-        iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
         iocb.aio_fildes = job.it.descriptor
-        iocb.aio_buf = UInt64(it.table.vectorsAddress(job))
-        iocb.aio_nbytes = UInt64(job.it.vectorCount)
-        iocb.aio_offset = job.it.offset
+        switch job.it.operation {
+        case .fsync: iocb.aio_lio_opcode = UInt16(IOCB_CMD_FSYNC)
+        case .fdatasync: iocb.aio_lio_opcode = UInt16(IOCB_CMD_FDSYNC)
+        default:
+            iocb.aio_lio_opcode = UInt16(
+                job.it.operation == .write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
+            iocb.aio_buf = UInt64(it.table.vectorsAddress(job))
+            iocb.aio_nbytes = UInt64(job.it.vectorCount)
+            iocb.aio_offset = job.it.offset
+        }
         return iocb
     }
 
@@ -129,6 +174,10 @@ extension Ref where Pointee == Station {
         let isIdle: Bool
         if it.native.reaper.holder.load(ordering: .sequentiallyConsistent) == KernelReaper.daemon {
             isIdle = takeEvents(atLeast: 1, withinMs: lifetimeMs) == 0
+        } else if looksAfterRings() {
+            isIdle = false
+            _ = awaitCall(within: KernelReaper.lookNs)
+            if it.engine.hasKernelEvents() { _ = it.engine.takeKernelEvents() }
         } else {
             let handOvers = it.native.handOvers.load(ordering: .relaxed)
             isIdle =
@@ -160,18 +209,12 @@ extension Ref where Pointee == Station {
                 finish(job, from: .running, result: Int(events[index].res))
             }
         }
-        for index in 0..<max(count, 0) {
+        var jobs: UInt32 = 0
+        for index in 0..<max(count, 0) where events[index].data != NativeDaemon.interruptName {
+            jobs &+= 1
             if let job = it.table.job(named: events[index].data) { announce(job) }
         }
-        if count > 0 {
-            it.pool.running.subtract(UInt32(count), ordering: .sequentiallyConsistent)
-        }
+        if jobs > 0 { it.pool.running.subtract(jobs, ordering: .sequentiallyConsistent) }
         return count
-    }
-
-    private func settleKernel(_ job: JobRef, from state: JobState, result: Int) {
-        finish(job, from: state, result: result)
-        announce(job)
-        it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 }

@@ -79,7 +79,7 @@ private func awaitWaiting(_ count: Int) {
             job.it.owner = record.address
             job.it.userObject = UInt64(iocb.address)
             job.it.userData = 9
-            record.enqueue(job, in: face.it.table)
+            record.enqueue(job, in: face.it.table, isForKernel: false)
             #expect(context.cancel(iocb) == failure(EINPROGRESS))
             #expect(job.state == .cancelled)
             #expect(context.cancel(iocb) == failure(EINVAL), "it is cancelled already")
