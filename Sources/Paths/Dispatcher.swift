@@ -294,12 +294,16 @@ extension Ref where Pointee == EngineRecord {
         case .stream:
             return startStream(&request, &batch, facts)
         case .direct:
+            if !isWrite || !appends(request, facts),
+                let outcome = postponeNative(request, &batch, facts)
+            {
+                return outcome
+            }
             if isWrite && mustNotDefer(request, &batch, facts) {
                 batch.submission.forgetFacts()
                 return .completed(transferNow(request))
             }
             if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
-            if let outcome = postponeNative(request, &batch, facts) { return outcome }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break

@@ -231,8 +231,10 @@ extension Ref where Pointee == EngineRecord {
         job.it.submitter = isAsked ? System.threadIdentifier() : 0
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
+        // The kernel's AIO takes the submitter's by itself.
         job.it.ioPriority =
-            request.ioPriority != 0 ? request.ioPriority : submission.priority()
+            request.ioPriority != 0 || isForKernel(job)
+            ? request.ioPriority : submission.priority()
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)
         if vectors == 0 { return false }
         for index in 0..<UInt(bitPattern: request.vectorCount) {

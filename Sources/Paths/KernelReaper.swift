@@ -56,10 +56,12 @@ struct KernelReaper: ~Copyable {
     /// What `holder` becomes when a thread that took its place leaves it again; nil when the thread
     /// may not take it. It may be nobody's, a watcher's that has not come back, or the thread's own:
     /// then it runs a handler, and goes on watching after that.
-    fileprivate static func successor(of holder: UInt64, for thread: Int32) -> UInt64? {
+    fileprivate static func successor(
+        of holder: UInt64, for thread: @autoclosure () -> Int32
+    ) -> UInt64? {
         if holder == nobody { return nobody }
         if !isWatcher(holder) { return nil }
-        if holder & threadMask == bits(of: thread) { return holder }
+        if holder & threadMask == bits(of: thread()) { return holder }
         return isOverdue(holder) ? nobody : nil
     }
 
