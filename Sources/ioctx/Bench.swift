@@ -4,6 +4,7 @@ import ArgumentParser
 import Benchmark
 import FoundationEssentials
 import Glibc
+import TestBed
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
