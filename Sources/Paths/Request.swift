@@ -104,6 +104,16 @@ struct Submission {
 
 /// The jobs that one submission hands to a daemon, all at once.
 public struct Batch: ~Copyable {
+    /// A file held for a job of this batch.
+    struct Held {
+        var descriptor: Int32 = -1
+        var index = Job.none
+    }
+
+    /// Places in `lastHeld`.
+    static let file = 0
+    static let eventfd = 1
+
     var submission = Submission()
     var station: Ref<Station>?
     var first: JobRef?
@@ -119,11 +129,8 @@ public struct Batch: ~Copyable {
     var isUrgent = false
     /// Files claimed for this batch that are not yet with the daemon.
     var newFiles: UInt32 = 0
-    /// The file that the last job of this batch holds, for the next job on the same descriptor.
-    var lastDescriptor: Int32 = -1
-    var lastIndex = Job.none
-    var lastEventfd: Int32 = -1
-    var lastEventfdIndex = Job.none
+    /// The file and the eventfd that were held last, for the next job on the same descriptors.
+    var lastHeld: InlineArray<2, Held> = [Held(), Held()]
     /// Jobs for the kernel's AIO, and their station.
     var native: Ref<Station>?
     var nativeFirst: JobRef?
