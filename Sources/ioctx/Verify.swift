@@ -18,10 +18,11 @@ struct Verify: ParsableCommand {
         commandName: "verify",
         abstract: "Compare the layer with the kernel's own AIO, call by call.",
         discussion: """
-            Each case makes the same calls twice, on the kernel's AIO by system calls and on
-            libaio.so.1 beside this tool, each in a process of its own; every result must
-            agree. Where the machine has no kernel AIO, answers recorded from a kernel are
-            the reference. Some cases need root, which also lets them mount file systems.
+            Each case makes the same calls twice, on the kernel's AIO by system calls and
+            on libaio.so.1 beside this tool, each in a process of its own; every result
+            must agree. Where the machine has no kernel AIO, answers recorded from a
+            kernel are the reference. Some cases need root, which also lets them mount
+            file systems.
 
             Examples:
               ioctx verify
@@ -31,11 +32,12 @@ struct Verify: ParsableCommand {
               ioctx verify --face posix
 
             With --face posix, the cases of POSIX AIO run on the C library's own and on
-            libposixaio.so.1 beside this tool; what only FreeBSD has, or the C library leaves
-            undefined, is compared with what the standard says.
+            libposixaio.so.1 beside this tool; what only FreeBSD has, or the C library
+            leaves undefined, is compared with what the standard says.
 
             The last line is 'N passed, N failed, N skipped'. Exit status: 0 when nothing
-            failed, 1 when something did, 77 when all cases were skipped.
+            failed, 1 when something did, 77 when all cases were skipped,
+            64 for wrong options.
             """)
 
     static let allSkipped: Int32 = 77
