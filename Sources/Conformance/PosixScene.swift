@@ -49,7 +49,6 @@ final class Block {
 final class PosixScene {
     let files: Scene
     private let calls: PosixCalls
-    var isLayer: Bool { files.side != "glibc" }
 
     /// `suffix` is "64" for the functions with 64-bit offsets.
     init(_ scene: Scene, suffix: String = "") throws {

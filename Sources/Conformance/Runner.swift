@@ -66,13 +66,6 @@ public struct Runner: Sendable {
             }, nil) == 0
     }
 
-    /// "glibc 2.36" and the like.
-    public static var libraryVersion: String {
-        var text = [CChar](repeating: 0, count: 64)
-        let count = confstr(Int32(_CS_GNU_LIBC_VERSION), &text, text.count)
-        return String(decoding: text.prefix(max(count - 1, 0)).map(UInt8.init), as: UTF8.self)
-    }
-
     /// Calls `report` with each outcome in the order of the cases, as soon as it is known.
     public func run(_ cases: [Case], report: (Outcome) -> Void) {
         let board = Board(count: cases.count)

@@ -8,6 +8,13 @@ public struct Library {
     /// The C library, under the name that loads it.
     public static let ofC = "libc.so.6"
 
+    /// "glibc 2.36" and the like.
+    public static var versionOfC: String {
+        var text = [CChar](repeating: 0, count: 64)
+        confstr(Int32(_CS_GNU_LIBC_VERSION), &text, text.count)
+        return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
+    }
+
     private let path: String
     private let handle: UnsafeMutableRawPointer
 
@@ -15,7 +22,7 @@ public struct Library {
     public init(_ path: String) throws {
         // Its own functions before this program's, which has the layer in itself.
         guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
-            throw Trouble("\(path) cannot be loaded: \(String(cString: dlerror()))")
+            throw Trouble("the library cannot be loaded: \(String(cString: dlerror()))")
         }
         self.path = path
         self.handle = handle

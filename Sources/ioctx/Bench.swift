@@ -151,10 +151,8 @@ struct Bench: ParsableCommand {
 
     /// What is compared with unless a library is named, in words.
     private func defaultOther(_ kernel: String) -> String {
-        var version = [CChar](repeating: 0, count: 64)
-        confstr(Int32(_CS_GNU_LIBC_VERSION), &version, version.count)
-        let name = String(decoding: version.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-        return "Linux \(kernel) by \(Plan.systemLibrary ?? "system calls"), POSIX AIO by \(name)"
+        "Linux \(kernel) by \(Plan.systemLibrary ?? "system calls"), "
+            + "POSIX AIO by \(Library.versionOfC)"
     }
 
     /// The library of --against; nil where the kernel and the C library are meant.

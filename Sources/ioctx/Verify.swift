@@ -4,6 +4,7 @@ import ArgumentParser
 import Conformance
 import FoundationEssentials
 import Glibc
+import TestBed
 
 enum AgainstChoice: String, CaseIterable, ExpressibleByArgument {
     case kernel, none
@@ -142,7 +143,7 @@ struct Verify: ParsableCommand {
                 ? RecordedReference.description
                 : face == .linux
                     ? "Linux \(SystemFacts.gather().kernel.release)"
-                    : Runner.libraryVersion,
+                    : Library.versionOfC,
             library: runner.library, engine: engine?.rawValue ?? "auto")
         if runner.usesRecorded && !json {
             try Output.write("against answers \(RecordedReference.description)\n")
