@@ -120,6 +120,12 @@ struct Verify: ParsableCommand {
     private func makeRunner() throws -> Runner {
         let installation = try Installation(
             library: library, or: face == .linux ? "libaio.so.1" : "libposixaio.so.1")
+        do {
+            // Where it cannot be loaded, each case would be skipped.
+            _ = try Library(installation.library.description)
+        } catch let trouble as Trouble {
+            throw Failure("\(trouble); build it with Scripts/build, or name another with --library")
+        }
         let folder = try Installation.testFolder(dir)
         return Runner(
             tool: installation.tool.description, library: installation.library.description,
@@ -148,6 +154,7 @@ struct Verify: ParsableCommand {
         if runner.usesRecorded && !json {
             try Output.write("against answers \(RecordedReference.description)\n")
         }
+        let junit = try junit.map { try OutputFile($0) }
         var failed: (any Error)?
         runner.run(cases) { outcome in
             results.add(outcome)
@@ -155,7 +162,7 @@ struct Verify: ParsableCommand {
             do { try Output.write(VerifyResults.lines(of: outcome)) } catch { failed = error }
         }
         if let failed { throw failed }
-        if let junit { try results.writeJUnit(to: junit) }
+        try junit?.commit(results.junit)
         try Output.write(json ? results.json() : results.summary + "\n")
         if results.failed > 0 { throw ExitCode(EXIT_FAILURE) }
         if results.passed == 0 { throw ExitCode(Self.allSkipped) }
