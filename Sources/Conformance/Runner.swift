@@ -8,6 +8,7 @@ import CLibAIO
 import Glibc
 import TestBed
 
+/// What came of one case, on both sides.
 public struct Outcome: Sendable {
     public enum Verdict: Sendable {
         case passed
@@ -24,10 +25,13 @@ public struct Outcome: Sendable {
 }
 
 public struct Runner: Sendable {
+    /// Paths: what is started for each side, what is proved, and where test files go.
     public var tool: String
     public var library: String
-    public var engine: String?
     public var folder: String
+    /// The layer's IOCTX_ENGINE; nil leaves it as it is.
+    public var engine: String?
+    /// How many cases run at the same time.
     public var jobs: Int
     /// Whether the kernel's answers are the recorded ones.
     public var usesRecorded: Bool

@@ -17,8 +17,11 @@ public struct Request {
     /// Bytes of all vectors together.
     public var length: Int
     public var offset: Int64
+    /// RWF_*.
     public var rwFlags: Int32
+    /// As ioprio_set(2) has it; 0 for the submitter's.
     public var ioPriority: UInt16
+    /// POLL*, for a POLL.
     public var pollEvents: UInt32
     /// What the kernel's checks of the priority and of the buffers would answer: a negated errno
     /// or 0. The face finds out, `start` answers in the kernel's order.
@@ -44,6 +47,7 @@ public struct Request {
     }
 }
 
+/// What became of a request.
 public enum Outcome {
     /// Done; the result goes into the event.
     case completed(Int)
