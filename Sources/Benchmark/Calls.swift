@@ -47,23 +47,3 @@ struct Calls {
         return context
     }
 }
-
-/// A measurement that went wrong.
-public struct Trouble: Error, CustomStringConvertible {
-    public let description: String
-
-    init(_ description: String) {
-        self.description = description
-    }
-
-    static func words(_ error: Int32) -> String {
-        String(cString: strerror(abs(error)))
-    }
-
-    /// The result of a function of the C library, or what errno says.
-    @discardableResult
-    static func check(_ what: String, _ result: Int32) throws -> Int32 {
-        if result < 0 { throw Trouble("\(what): \(words(errno))") }
-        return result
-    }
-}

@@ -14,6 +14,7 @@ final class Child {
 
     private let name: String
     private let process: pid_t
+    private let limitSeconds: UInt32
     private let scratch: Scratch
     private let look: () -> Void
     private var input: Int32
@@ -27,16 +28,18 @@ final class Child {
         look: @escaping () -> Void
     ) throws {
         self.name = name
+        limitSeconds = task.limitSeconds
         self.scratch = scratch
         self.look = look
         var inputs: [Int32] = [0, 0]
         var outputs: [Int32] = [0, 0]
-        let error = conformance_pipe(&inputs, O_CLOEXEC)
-        if error < 0 { throw Trouble("pipe: \(Trouble.words(error))") }
-        if conformance_pipe(&outputs, O_CLOEXEC) < 0 {
+        var error = conformance_pipe(&inputs, O_CLOEXEC)
+        if error < 0 { throw Trouble("a pipe to a child: \(Trouble.words(error))") }
+        error = conformance_pipe(&outputs, O_CLOEXEC)
+        if error < 0 {
             close(inputs[0])
             close(inputs[1])
-            throw Trouble("pipe: \(Trouble.words(errno))")
+            throw Trouble("a pipe from a child: \(Trouble.words(error))")
         }
         (input, output) = (inputs[1], outputs[0])
         let json = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
@@ -127,7 +130,7 @@ final class Child {
             reaped(value)
         }
         let signal = (status ?? 0) & 0x7f
-        if signal == SIGALRM { return Trouble("\(name): no end") }
+        if signal == SIGALRM { return Trouble("\(name): no end within \(limitSeconds) s") }
         if signal != 0 { return Trouble("\(name): died, \(String(cString: strsignal(signal)))") }
         return Trouble("\(name): ended with \((status ?? 0) >> 8 & 0xff)")
     }

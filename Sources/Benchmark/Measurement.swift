@@ -9,7 +9,9 @@ public struct Measurement: Codable, Sendable {
     public var seconds = 0.0
     /// Of all threads of the process, user and system.
     public var cpuSeconds = 0.0
+    /// Nanoseconds inside the call that submits.
     public var submit = Distribution()
+    /// Nanoseconds from there to the event.
     public var completion = Distribution()
     /// Bytes of memory for each item.
     public var itemBytes: Double?

@@ -190,7 +190,7 @@ private final class PosixClient {
             try Trouble.check("aio_suspend", calls.suspend(list, Int32(count), 0))
         case .list:
             try Trouble.check(
-                "lio_listio", calls.list(PosixCalls.waitForList, list, Int32(count), 0))
+                "lio_listio", calls.list(PosixCalls.wait, list, Int32(count), 0))
         case .signal:
             var number: Int32 = 0
             sigwait(&signals, &number)

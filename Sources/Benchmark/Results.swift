@@ -11,6 +11,7 @@ public struct RunResults: Encodable, Sendable {
     public let layer: String
     public let file: String
     public let rounds: Int
+    /// Of one measurement.
     public let seconds: Double
     public private(set) var cases: [CaseResult] = []
 
@@ -51,11 +52,13 @@ public struct CaseResult: Encodable, Sendable {
     }
 
     public struct Side: Encodable, Sendable {
+        /// By rounds.
         public fileprivate(set) var perSecond: [Double] = []
         public fileprivate(set) var cpuNanosecondsEach: Double?
         public fileprivate(set) var submit = Latency()
         public fileprivate(set) var completion = Latency()
         public fileprivate(set) var systemCallsEach: [String: Double]?
+        /// For each request, all of them together; nil where they could not be counted.
         public var systemCalls: Double? { systemCallsEach.map { $0.values.reduce(0, +) } }
         fileprivate var rounds: [Measurement] = []
 

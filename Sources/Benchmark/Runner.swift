@@ -15,6 +15,7 @@ public struct Plan: Sendable {
     public var libaio: Sides
     public var posix: Sides
     public var rounds: Int
+    /// Of one measurement.
     public var seconds: Double
 
     public init(tool: String, libaio: Sides, posix: Sides, rounds: Int, seconds: Double) {
@@ -77,6 +78,8 @@ public final class Runner {
     private var share = 0.0
     private var current = ""
 
+    /// Calls `report` with each result as soon as it is known. A case that cannot be measured has a
+    /// result, too; what `report` throws ends the run.
     public func run(_ cases: [Case], report: (CaseResult) throws -> Void) throws {
         for (index, one) in cases.enumerated() {
             current = one.name

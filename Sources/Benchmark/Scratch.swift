@@ -20,7 +20,8 @@ public final class Scratch {
     private static let diskBytes = 1 << 30
     private static let deviceBytes = 64 << 20
 
-    /// An empty folder in `parent`. `file` is one to read from, made here where it is nil.
+    /// An empty folder in `parent`. `file` is one to read from, made here where it is nil. Throws
+    /// Trouble.
     public init(in parent: String, file: String?, fileBytes: Int?) throws {
         var template = Array("\(parent)/ioctx-bench-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {

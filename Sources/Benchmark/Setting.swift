@@ -40,7 +40,7 @@ struct Setting {
         get throws { try task.library.map { try Calls(library: $0) } ?? Calls() }
     }
     var posixCalls: PosixCalls {
-        get throws { try PosixCalls(library: task.library ?? PosixCalls.cLibrary) }
+        get throws { try PosixCalls(Library(task.library ?? Library.ofC)) }
     }
     var warmUpSeconds: Double { min(task.seconds / 4, 0.1) }
     var seconds: Double { task.seconds }

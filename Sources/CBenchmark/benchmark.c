@@ -1,9 +1,7 @@
 /* See benchmark.h. */
 #include "benchmark.h"
 
-#include <dlfcn.h>
 #include <errno.h>
-#include <link.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,15 +34,6 @@ int benchmark_raw_getevents(uintptr_t context, long least, long most, struct io_
 {
     return (int)ioctx_syscall(SYS_io_getevents, (intptr_t)context, least, most, (intptr_t)events,
                               (intptr_t)timeout, 0);
-}
-
-int benchmark_is_of(void *library, const void *function)
-{
-    struct link_map *map;
-    Dl_info found;
-
-    return dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && dladdr(function, &found) != 0 &&
-           (uintptr_t)found.dli_fbase == map->l_addr;
 }
 
 ssize_t benchmark_resident_bytes(int fd, size_t bytes)

@@ -4,6 +4,7 @@
 #include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/filter.h>
 #include <linux/loop.h>
 #include <linux/seccomp.h>
@@ -401,7 +402,14 @@ _Static_assert(CONFORMANCE_DEEPBIND == RTLD_DEEPBIND, "as the C library has it")
 
 void *conformance_symbol(void *library, const char *name, const char *version)
 {
-    return version ? dlvsym(library, name, version) : dlsym(library, name);
+    void *found = version ? dlvsym(library, name, version) : dlsym(library, name);
+    struct link_map *map;
+    Dl_info info;
+
+    if (!found || dlinfo(library, RTLD_DI_LINKMAP, &map) || !dladdr(found, &info) ||
+        (uintptr_t)info.dli_fbase != map->l_addr)
+        return NULL;
+    return found;
 }
 
 const char *conformance_errno_name(int error)

@@ -29,7 +29,7 @@ final class AIO {
     }
 
     let side: Side
-    private let library: UnsafeMutableRawPointer?
+    private let library: Library?
     private let functions: Functions?
 
     /// The kernel's own.
@@ -41,32 +41,22 @@ final class AIO {
 
     /// Those of the library at `path`, found as the dynamic linker finds it.
     init(library path: String) throws {
-        // Its own functions before this program's, which has the layer in itself.
-        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
-            throw Skip("\(path) cannot be loaded: \(String(cString: dlerror()))")
-        }
-        func function<F>(_ name: String, _ type: F.Type) throws -> F {
-            guard let symbol = dlsym(handle, name) else { throw Skip("\(path) has no \(name)") }
-            return unsafeBitCast(symbol, to: type)
-        }
+        let library = try Library(path)
         side = .library
-        library = handle
+        self.library = library
         functions = Functions(
-            setup: try function("io_setup", Setup.self),
-            destroy: try function("io_destroy", Destroy.self),
-            submit: try function("io_submit", Submit.self),
-            cancel: try function("io_cancel", Cancel.self),
-            getevents: try function("io_getevents", GetEvents.self),
-            pgetevents: try function("io_pgetevents", PGetEvents.self))
+            setup: try library.function("io_setup"),
+            destroy: try library.function("io_destroy"),
+            submit: try library.function("io_submit"),
+            cancel: try library.function("io_cancel"),
+            getevents: try library.function("io_getevents"),
+            pgetevents: try library.function("io_pgetevents"))
     }
 
     /// A function that is no system call, in a version of its own if that is given.
     func function<F>(_ name: String, version: String? = nil, as type: F.Type) throws -> F {
         guard let library else { throw Skip("\(name) is no system call") }
-        guard let symbol = conformance_symbol(library, name, version) else {
-            throw Skip("the library has no \(name)")
-        }
-        return unsafeBitCast(symbol, to: type)
+        return try library.function(name, version: version, as: type)
     }
 
     func setup(_ count: UInt32, _ pointer: UInt) -> Int {

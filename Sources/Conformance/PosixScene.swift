@@ -8,52 +8,6 @@ import CConformance
 import Glibc
 import TestBed
 
-/// The functions of one library.
-private struct PosixCalls {
-    typealias OfBlock = @convention(c) (UInt) -> Int32
-
-    let read: OfBlock
-    let write: OfBlock
-    let fsync: @convention(c) (Int32, UInt) -> Int32
-    let error: OfBlock
-    let value: @convention(c) (UInt) -> Int
-    let suspend: @convention(c) (UInt, Int32, UInt) -> Int32
-    let cancel: @convention(c) (Int32, UInt) -> Int32
-    let list: @convention(c) (Int32, UInt, Int32, UInt) -> Int32
-    let initialize: @convention(c) (UInt) -> Void
-    /// FreeBSD's; not in the C library.
-    let readv: OfBlock?
-    let writev: OfBlock?
-    let waitcomplete: (@convention(c) (UInt, UInt) -> Int)?
-
-    /// The names of 64-bit offsets are used by turns: `suffix` is "64" or nothing.
-    init(_ side: String, suffix: String) throws {
-        let path = side == "glibc" ? "libc.so.6" : side
-        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
-            throw Skip("\(path) cannot be loaded: \(String(cString: dlerror()))")
-        }
-        func function<F>(_ name: String, _ type: F.Type) throws -> F {
-            guard let symbol = dlsym(handle, name) else { throw Skip("\(path) has no \(name)") }
-            return unsafeBitCast(symbol, to: type)
-        }
-        read = try function("aio_read" + suffix, OfBlock.self)
-        write = try function("aio_write" + suffix, OfBlock.self)
-        fsync = try function("aio_fsync" + suffix, (@convention(c) (Int32, UInt) -> Int32).self)
-        error = try function("aio_error" + suffix, OfBlock.self)
-        value = try function("aio_return" + suffix, (@convention(c) (UInt) -> Int).self)
-        suspend = try function(
-            "aio_suspend" + suffix, (@convention(c) (UInt, Int32, UInt) -> Int32).self)
-        cancel = try function("aio_cancel" + suffix, (@convention(c) (Int32, UInt) -> Int32).self)
-        list = try function(
-            "lio_listio" + suffix, (@convention(c) (Int32, UInt, Int32, UInt) -> Int32).self)
-        initialize = try function("aio_init", (@convention(c) (UInt) -> Void).self)
-        readv = try? function("aio_readv", OfBlock.self)
-        writev = try? function("aio_writev", OfBlock.self)
-        waitcomplete = try? function(
-            "aio_waitcomplete", (@convention(c) (UInt, UInt) -> Int).self)
-    }
-}
-
 /// A struct aiocb at an address that stays, and its buffer.
 final class Block {
     let it: UnsafeMutablePointer<conformance_aiocb>
@@ -95,17 +49,12 @@ final class Block {
 final class PosixScene {
     let files: Scene
     private let calls: PosixCalls
-    var isLayer: Bool { files.side != "glibc" }
 
-    init(_ scene: Scene) throws {
+    /// `suffix` is "64" for the functions with 64-bit offsets.
+    init(_ scene: Scene, suffix: String = "") throws {
         files = scene
-        calls = try PosixCalls(scene.side, suffix: "")
-    }
-
-    /// The same with the functions for 64-bit offsets.
-    init(large scene: PosixScene) throws {
-        files = scene.files
-        calls = try PosixCalls(scene.files.side, suffix: "64")
+        calls = try PosixCalls(
+            Library(scene.side == "glibc" ? Library.ofC : scene.side), suffix: suffix)
     }
 
     func line(_ text: String) { files.line(text) }
@@ -249,9 +198,6 @@ final class PosixScene {
 
     // MARK: Lists
 
-    static let wait: Int32 = 0
-    static let noWait: Int32 = 1
-
     func quietList(_ mode: Int32, _ blocks: [Block?], _ event: sigevent? = nil) -> Int32 {
         var event = event
         return blocks.map { $0?.address ?? 0 }.withUnsafeBufferPointer { pointers in
@@ -265,7 +211,12 @@ final class PosixScene {
 
     @discardableResult
     func list(_ mode: Int32, _ blocks: [Block?], _ event: sigevent? = nil) -> Int {
-        let words = mode == Self.wait ? "LIO_WAIT" : mode == Self.noWait ? "LIO_NOWAIT" : "\(mode)"
+        let words =
+            switch mode {
+            case PosixCalls.wait: "LIO_WAIT"
+            case PosixCalls.noWait: "LIO_NOWAIT"
+            default: "\(mode)"
+            }
         return record(
             "lio_listio(\(words), \(blocks.count))", Int(quietList(mode, blocks, event)))
     }

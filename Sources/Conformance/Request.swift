@@ -94,8 +94,8 @@ final class Request {
         submittedData.append(iocb.pointee.aio_data)
     }
 
-    /// The hash of what a read brought, over all its buffers.
-    func dataHash(_ result: Int) -> String {
+    /// The hash of all its buffers, with what a read did not fill: it must be as before.
+    var dataHash: String {
         buffers.map { $0.hash($0.count) }.joined(separator: "+")
     }
 

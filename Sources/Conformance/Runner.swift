@@ -8,6 +8,7 @@ import CLibAIO
 import Glibc
 import TestBed
 
+/// What came of one case, on both sides.
 public struct Outcome: Sendable {
     public enum Verdict: Sendable {
         case passed
@@ -24,10 +25,13 @@ public struct Outcome: Sendable {
 }
 
 public struct Runner: Sendable {
+    /// Paths: what is started for each side, what is proved, and where test files go.
     public var tool: String
     public var library: String
-    public var engine: String?
     public var folder: String
+    /// The layer's IOCTX_ENGINE; nil leaves it as it is.
+    public var engine: String?
+    /// How many cases run at the same time.
     public var jobs: Int
     /// Whether the kernel's answers are the recorded ones.
     public var usesRecorded: Bool
@@ -64,13 +68,6 @@ public struct Runner: Sendable {
                 _ = ioctx_syscall(
                     Int(SYS_exit_group), result == -Int(ENOSYS) ? 1 : 0, 0, 0, 0, 0, 0)
             }, nil) == 0
-    }
-
-    /// "glibc 2.36" and the like.
-    public static var libraryVersion: String {
-        var text = [CChar](repeating: 0, count: 64)
-        let count = confstr(Int32(_CS_GNU_LIBC_VERSION), &text, text.count)
-        return String(decoding: text.prefix(max(count - 1, 0)).map(UInt8.init), as: UTF8.self)
     }
 
     /// Calls `report` with each outcome in the order of the cases, as soon as it is known.

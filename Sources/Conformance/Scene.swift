@@ -138,7 +138,7 @@ final class Scene {
         var text = "\(request.text): "
         text += isPoll && result >= 0 ? "0x" + String(result, radix: 16) : Self.value(result)
         if request.isRead && result > 0 && !request.buffers.isEmpty {
-            text += ", data \(request.dataHash(result))"
+            text += ", data \(request.dataHash)"
         }
         if event.res2 != 0 { text += ", res2 \(event.res2)" }
         if !request.submittedData.contains(event.data) { text += ", another's data field" }

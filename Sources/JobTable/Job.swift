@@ -31,6 +31,7 @@ public enum Face: UInt8, Sendable {
 /// struct iovec, with the address as a number: the layer never follows it.
 public struct Vector {
     public var base: UInt
+    /// Bytes.
     public var length: Int
 
     @inline(__always)
@@ -45,6 +46,7 @@ public struct Job: ~Copyable {
     public static let inlineVectors = 2
     /// The kernel's UIO_MAXIOV.
     public static let vectorsMax = 1024
+    /// Stands for no job, no held file, no vector block.
     public static let none = UInt32.max
 
     let state: Atomic<UInt32>  // (s)

@@ -1,12 +1,11 @@
 // The states of a job and the only edges between them.
 //
-//     free ──► preparing ──► queued ──► running ──► finished ──► free
-//                 │  ▲         │  ▲        │  ▲         ▲
-//                 ▼  │         │  └────────┤  │         │
-//                free          ▼           ▼  │         │
-//                          cancelled    waiting ────────┘
-//                              │           │
-//                              └───────────┴──► finished
+//     free ─► preparing ─► queued ─► running ─► finished ─► free
+//                 │         │  ▲      │  ▲         ▲
+//                 ▼         ▼  └──────┤  │         │
+//               free    cancelled     ▼  │         │
+//                           │       waiting ───────┤
+//                           └──────────────────────┘
 //
 // The ancestor's names: queued is JOBQGLOBAL, running JOBRUNNING, finished JOBFINISHED, waiting
 // the socket queue; preparing is its QUEUEING flag, cancelled its CANCELLED flag.

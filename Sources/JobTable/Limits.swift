@@ -40,6 +40,8 @@ public struct Limits {
 
     public init() {}
 
+    /// This process's. A variable that is no number counts as unset; one out of range is taken to
+    /// its bound.
     public static func fromEnvironment() -> Limits {
         var limits = Limits()
         if let value = environmentNumber("IOCTX_MAX_AIO_PROCS") {

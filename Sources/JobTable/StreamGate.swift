@@ -119,7 +119,6 @@ public struct StreamGate: ~Copyable {
     public func leave(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
         if !job.it.isGated { return nil }
         lock.lock()
-        defer { lock.unlock() }
         let bucket = bucket(job.it.inode, job.it.operation != .read)
         let isFirst = !hasEarlierLocked(table, job)
         let previous = job.it.gatePrevious
@@ -136,14 +135,15 @@ public struct StreamGate: ~Copyable {
         }
         job.it.isGated = false
         count.subtract(1, ordering: .relaxed)
-        if sleepers.load(ordering: .relaxed) > 0 {
-            changes.add(1, ordering: .releasing)
-            changes.wake()
-        }
+        var parked = isFirst ? followerLocked(table, job) : nil
         // A job that is not parked yet will find itself first.
-        guard isFirst, let later = followerLocked(table, job), later.it.isParked else { return nil }
-        later.it.isParked = false
-        return later
+        if parked?.it.isParked == false { parked = nil }
+        parked?.it.isParked = false
+        let isAwaited = sleepers.load(ordering: .relaxed) > 0
+        if isAwaited { changes.add(1, ordering: .releasing) }
+        lock.unlock()
+        if isAwaited { changes.wake() }
+        return parked
     }
 
     /// Waits until no write on the file that is one at a time overlaps [start, end). False at once,

@@ -10,6 +10,7 @@ public import Synchronization
 @inline(__always)
 public func failure(_ errno: Int32) -> Int { -Int(errno) }
 
+/// A system call by its number: what the kernel returns, which is a negated errno when it fails.
 @inline(__always)
 public func systemCall(
     _ number: Int32, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0,
@@ -29,11 +30,13 @@ public enum System {
     /// Largest number of bytes that one read or write moves; the kernel truncates to it.
     public static let transferBytesMax = 0x7fff_f000
 
+    /// fcntl(2) with F_GETFL.
     @inline(__always)
     public static func fileFlags(_ descriptor: Int32) -> Int {
         systemCall(Int32(SYS_fcntl), Int(descriptor), Int(F_GETFL))
     }
 
+    /// fstat(2).
     @inline(__always)
     public static func status(of descriptor: Int32, into status: inout stat) -> Int {
         withAddress(of: &status) { systemCall(Int32(SYS_fstat), Int(descriptor), $0) }
@@ -119,6 +122,7 @@ public enum System {
         return Int(UInt16(bitPattern: entry.revents))
     }
 
+    /// CLOCK_MONOTONIC; no system call where the kernel has a vDSO.
     @inline(__always)
     public static func monotonicNs() -> UInt64 {
         var now = timespec(tv_sec: 0, tv_nsec: 0)
@@ -127,6 +131,7 @@ public enum System {
             &+ UInt64(truncatingIfNeeded: now.tv_nsec)
     }
 
+    /// For less than a second; a signal handler ends it early.
     public static func sleep(nanoseconds: Int) {
         var time = timespec(tv_sec: 0, tv_nsec: nanoseconds)
         _ = withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }

@@ -6,11 +6,12 @@ import Synchronization
 
 /// What runs the requests that would block their submitter.
 public enum Engine: UInt8, Sendable {
-    /// io_uring if it can be had, else threads, else inline.
+    /// The kernel's own AIO for contexts that begin with O_DIRECT or POLL, and for O_DIRECT of POSIX
+    /// AIO; for the rest io_uring if it can be had, else threads, else inline.
     case automatic
     /// One daemon with an io_uring of its own.
     case uring
-    /// The kernel's own AIO for O_DIRECT, and io_uring or threads for the rest.
+    /// As a choice, the same as `automatic`; as a station's kind, the kernel's own AIO.
     case native
     /// A bounded pool of daemons that call preadv, pwritev and fsync.
     case threads

@@ -29,7 +29,7 @@ extension Ref where Pointee == EngineRecord {
         }
         job.it.station.store(station.address, ordering: .relaxed)
         if request.operation != .notify {
-            job.it.heldFile = hold(station, &batch, request.descriptor, facts)
+            job.it.heldFile = hold(station, &batch, request.descriptor, facts, as: Batch.file)
             if job.it.heldFile == Job.none {
                 it.table.free(job, from: .preparing)
                 return runInline(request, done: done, isStream: isStream)
@@ -39,7 +39,9 @@ extension Ref where Pointee == EngineRecord {
             var eventfdFacts = FileFacts()
             let found = FileFacts.of(request.resfd, &eventfdFacts)
             let eventfd =
-                found < 0 ? Job.none : holdEventfd(station, &batch, request.resfd, eventfdFacts)
+                found < 0
+                ? Job.none
+                : hold(station, &batch, request.resfd, eventfdFacts, as: Batch.eventfd)
             if eventfd == Job.none {
                 discard(station, &batch, job)
                 return runInline(request, done: done, isStream: isStream)
@@ -129,33 +131,18 @@ extension Ref where Pointee == EngineRecord {
     // MARK: Files
 
     /// The index under which the daemon will find the file, with a reference for the job; `none`
-    /// when it cannot be held.
+    /// when it cannot be held. `use` is its place in `lastHeld`.
     private func hold(
-        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
+        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts,
+        as use: Int
     ) -> UInt32 {
-        if descriptor == batch.lastDescriptor {
-            station.it.files.addReference(batch.lastIndex)
-            return batch.lastIndex
+        if descriptor == batch.lastHeld[use].descriptor {
+            station.it.files.addReference(batch.lastHeld[use].index)
+            return batch.lastHeld[use].index
         }
         let index = claim(station, &batch, descriptor, facts)
         if index != Job.none {
-            batch.lastDescriptor = descriptor
-            batch.lastIndex = index
-        }
-        return index
-    }
-
-    private func holdEventfd(
-        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
-    ) -> UInt32 {
-        if descriptor == batch.lastEventfd {
-            station.it.files.addReference(batch.lastEventfdIndex)
-            return batch.lastEventfdIndex
-        }
-        let index = claim(station, &batch, descriptor, facts)
-        if index != Job.none {
-            batch.lastEventfd = descriptor
-            batch.lastEventfdIndex = index
+            batch.lastHeld[use] = Batch.Held(descriptor: descriptor, index: index)
         }
         return index
     }
@@ -200,8 +187,9 @@ extension Ref where Pointee == EngineRecord {
 
     private func release(_ station: Ref<Station>, _ batch: inout Batch, _ index: UInt32) {
         if index == Job.none || !station.it.files.dropReference(index) { return }
-        if batch.lastIndex == index { batch.lastDescriptor = -1 }
-        if batch.lastEventfdIndex == index { batch.lastEventfd = -1 }
+        for use in batch.lastHeld.indices where batch.lastHeld[use].index == index {
+            batch.lastHeld[use] = Batch.Held()
+        }
         if station.it.kind == .uring { _ = station.it.uring.parking.fillSlot(index, file: -1) }
         station.it.files.recycle(index)
     }

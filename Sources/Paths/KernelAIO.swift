@@ -36,16 +36,19 @@ public enum KernelAIO {
         return result < 0 ? result : Int(bitPattern: context)
     }
 
+    /// io_destroy(2).
     public static func destroy(_ context: UInt) -> Int {
         call(Int32(SYS_io_destroy), Int(bitPattern: context))
     }
 
+    /// io_submit(2); `pointers` is the address of the array.
     @inline(__always)
     public static func submit(_ context: UInt, _ count: Int, _ pointers: UInt) -> Int {
         call(
             Int32(SYS_io_submit), Int(bitPattern: context), count, Int(bitPattern: pointers))
     }
 
+    /// io_cancel(2).
     public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
         // The kernel reads the result's address and does not write there.
         var result = io_event()

@@ -32,7 +32,7 @@ public enum Obstacle: UInt8, Sendable {
 public struct EngineSurvey: Sendable {
     public let uring: Obstacle
     public let threads: Obstacle
-    /// The negated errno behind an obstacle as a positive number; 0 for none.
+    /// The errno behind an obstacle, not negated; 0 for none.
     public let uringErrno: Int32
     public let threadsErrno: Int32
     public let chosen: Engine

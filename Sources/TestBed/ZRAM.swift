@@ -3,6 +3,7 @@
 import Glibc
 
 public struct ZRAM: Sendable {
+    /// As in its name.
     public let number: String
 
     public var path: String { "/dev/zram\(number)" }

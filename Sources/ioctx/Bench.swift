@@ -4,31 +4,33 @@ import ArgumentParser
 import Benchmark
 import FoundationEssentials
 import Glibc
+import TestBed
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure the layer beside the kernel's AIO and the C library's POSIX AIO.",
         discussion: """
-            Each case does the same work on the other side and on the layer by turns, each time
-            in a process of its own, after a warm-up. The ratio is the median of the ratios of
-            the rounds, layer to other side, with the least and the greatest of them. The other
-            side is the system's libaio on the kernel; where there is none, the system calls.
-            For the cases posix/*, it is the POSIX AIO of the C library. The layer is the drop-in
-            library beside this tool, and for posix/* libposixaio.so.
+            Each case does the same work on the other side and on the layer by turns,
+            each side in a process of its own, after a warm-up. The ratio is the median of
+            the ratios of the rounds, layer to other side, with the least and the greatest
+            of them. The other side is the system's libaio on the kernel; where there is
+            none, the system calls. For the cases posix/*, it is the POSIX AIO of the C
+            library. The layer is the drop-in library beside this tool, and for posix/*
+            libposixaio.so.
 
-            A library of --against or --library stands for that side in all cases; cases whose
-            functions it lacks are skipped. libioctx.so has all functions.
+            A library of --against or --library stands for that side in all cases; cases
+            whose functions it lacks are skipped. libioctx.so has all functions.
 
             Examples:
               ioctx bench
               ioctx bench 'cached/*' cold/random --rounds 11
-              ioctx bench --against /opt/old/libaio.so.1 --html page.html --json results.json
+              ioctx bench --against /opt/old/libioctx.so --html page.html --json all.json
               ioctx bench --file /dev/nvme0n1 'direct/disk-*'
 
             The file of --file is only read from. Some cases need root.
-            Exit status: 0 when every case was measured or skipped, 1 when one failed, 64 for
-            wrong options.
+            Exit status: 0 when every case was measured or skipped, 1 when one failed,
+            64 for wrong options.
             """)
 
     @Argument(help: ArgumentHelp("Cases: parts of names, or shell patterns.", valueName: "cases"))
@@ -149,10 +151,8 @@ struct Bench: ParsableCommand {
 
     /// What is compared with unless a library is named, in words.
     private func defaultOther(_ kernel: String) -> String {
-        var version = [CChar](repeating: 0, count: 64)
-        confstr(Int32(_CS_GNU_LIBC_VERSION), &version, version.count)
-        let name = String(decoding: version.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-        return "Linux \(kernel) by \(Plan.systemLibrary ?? "system calls"), POSIX AIO by \(name)"
+        "Linux \(kernel) by \(Plan.systemLibrary ?? "system calls"), "
+            + "POSIX AIO by \(Library.versionOfC)"
     }
 
     /// The library of --against; nil where the kernel and the C library are meant.

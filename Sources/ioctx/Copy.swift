@@ -22,7 +22,8 @@ struct Copy: ParsableCommand {
               ioctx cp --engine threads --quiet in out && echo copied
 
             Sizes take the suffixes k, m, g and t, powers of 1024.
-            Exit status: 0 when the copy is complete, 1 when it is not, 64 for wrong options.
+            Exit status: 0 when the copy is complete, 1 when it is not,
+            64 for wrong options.
             """)
 
     @Option(help: "Blocks on their way at a time.")

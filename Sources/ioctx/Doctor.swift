@@ -11,10 +11,10 @@ struct Doctor: ParsableCommand {
         commandName: "doctor",
         abstract: "Tell how a program or process uses AIO, and whether the layer serves it.",
         discussion: """
-            Looks for imports of libaio, of POSIX AIO and of syscall(), and for the numbers of
-            the io_* calls in the code. It sees what compilers write, so a number that is
-            computed, or a library that is loaded later, escapes it: then look at the running
-            process. Nothing is executed and nothing is changed.
+            Looks for imports of libaio, of POSIX AIO and of syscall(), and for the
+            numbers of the io_* calls in the code. It sees what compilers write, so a
+            number that is computed, or a library that is loaded later, escapes it: then
+            look at the running process. Nothing is executed and nothing is changed.
 
             Of a shared library it tells what programs make through it.
 
@@ -23,8 +23,8 @@ struct Doctor: ParsableCommand {
               ioctx doctor /usr/local/bin/server --json
               ioctx doctor $(pidof mariadbd)
 
-            Exit status: 0 when the program can be served or makes no AIO calls, or the process
-            is served; 1 when not; 64 for wrong options.
+            Exit status: 0 when the program can be served or makes no AIO calls, or the
+            process is served; 1 when not; 64 for wrong options.
             """)
 
     @Flag(help: "Print one JSON object.")

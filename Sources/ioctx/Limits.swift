@@ -9,9 +9,9 @@ struct LimitsCommand: ParsableCommand {
         commandName: "limits",
         abstract: "Show the limits of the layer, what sets them, and what they are here.",
         discussion: """
-            They hold for libaio's functions and for POSIX AIO together. A program reads them at
-            its first request; the values shown are those that it would find with the
-            environment of this command.
+            They hold for libaio's functions and for POSIX AIO together. A program reads
+            them at its first request; the values shown are those that it would find with
+            the environment of this command.
 
             Examples:
               ioctx limits

@@ -50,7 +50,7 @@ final class RequestQueue {
             case EAGAIN:
                 throw Failure(
                     "a context of depth \(depth) exceeds the limit on AIO requests: choose a "
-                        + "smaller --depth, or raise it with 'sysctl -w fs.aio-max-nr=1048576'")
+                        + "smaller --depth, or raise IOCTX_AIO_MAX_NR (see 'ioctx limits')")
             default:
                 throw Failure("io_setup(\(depth)) fails: \(Failure.describe(result))")
             }

@@ -35,10 +35,10 @@ struct Run: ParsableCommand {
               - The filter stays with all children. One that is static, or started with
                 LD_PRELOAD cleared, is killed by its first io_* call.
               - It sets no_new_privs: setuid programs that are started run without.
-              - SIGSYS is never really blocked or ignored. Programs that change its action or
-                mask by the instruction too, as Go's runtime does, or that make io_* calls
-                from a handler inside ppoll, pselect, sigsuspend or epoll_pwait with a mask
-                that has SIGSYS, are killed by such a call.
+              - SIGSYS is never really blocked or ignored. Programs that change its
+                action or mask by the instruction too, as Go's runtime does, or that make
+                io_* calls from a handler inside ppoll, pselect, sigsuspend or
+                epoll_pwait with a mask that has SIGSYS, are killed by such a call.
 
             Examples:
               ioctx run -- fio --name=job --filename=data --size=1g --ioengine=libaio

@@ -4,6 +4,7 @@ import ArgumentParser
 import Conformance
 import FoundationEssentials
 import Glibc
+import TestBed
 
 enum AgainstChoice: String, CaseIterable, ExpressibleByArgument {
     case kernel, none
@@ -18,10 +19,11 @@ struct Verify: ParsableCommand {
         commandName: "verify",
         abstract: "Compare the layer with the kernel's own AIO, call by call.",
         discussion: """
-            Each case makes the same calls twice, on the kernel's AIO by system calls and on
-            libaio.so.1 beside this tool, each in a process of its own; every result must
-            agree. Where the machine has no kernel AIO, answers recorded from a kernel are
-            the reference. Some cases need root, which also lets them mount file systems.
+            Each case makes the same calls twice, on the kernel's AIO by system calls and
+            on libaio.so.1 beside this tool, each in a process of its own; every result
+            must agree. Where the machine has no kernel AIO, answers recorded from a
+            kernel are the reference. Some cases need root, which also lets them mount
+            file systems.
 
             Examples:
               ioctx verify
@@ -31,11 +33,12 @@ struct Verify: ParsableCommand {
               ioctx verify --face posix
 
             With --face posix, the cases of POSIX AIO run on the C library's own and on
-            libposixaio.so.1 beside this tool; what only FreeBSD has, or the C library leaves
-            undefined, is compared with what the standard says.
+            libposixaio.so.1 beside this tool; what only FreeBSD has, or the C library
+            leaves undefined, is compared with what the standard says.
 
             The last line is 'N passed, N failed, N skipped'. Exit status: 0 when nothing
-            failed, 1 when something did, 77 when all cases were skipped.
+            failed, 1 when something did, 77 when all cases were skipped,
+            64 for wrong options.
             """)
 
     static let allSkipped: Int32 = 77
@@ -117,6 +120,12 @@ struct Verify: ParsableCommand {
     private func makeRunner() throws -> Runner {
         let installation = try Installation(
             library: library, or: face == .linux ? "libaio.so.1" : "libposixaio.so.1")
+        do {
+            // Where it cannot be loaded, each case would be skipped.
+            _ = try Library(installation.library.description)
+        } catch let trouble as Trouble {
+            throw Failure("\(trouble); build it with Scripts/build, or name another with --library")
+        }
         let folder = try Installation.testFolder(dir)
         return Runner(
             tool: installation.tool.description, library: installation.library.description,
@@ -140,11 +149,12 @@ struct Verify: ParsableCommand {
                 ? RecordedReference.description
                 : face == .linux
                     ? "Linux \(SystemFacts.gather().kernel.release)"
-                    : Runner.libraryVersion,
+                    : Library.versionOfC,
             library: runner.library, engine: engine?.rawValue ?? "auto")
         if runner.usesRecorded && !json {
             try Output.write("against answers \(RecordedReference.description)\n")
         }
+        let junit = try junit.map { try OutputFile($0) }
         var failed: (any Error)?
         runner.run(cases) { outcome in
             results.add(outcome)
@@ -152,7 +162,7 @@ struct Verify: ParsableCommand {
             do { try Output.write(VerifyResults.lines(of: outcome)) } catch { failed = error }
         }
         if let failed { throw failed }
-        if let junit { try results.writeJUnit(to: junit) }
+        try junit?.commit(results.junit)
         try Output.write(json ? results.json() : results.summary + "\n")
         if results.failed > 0 { throw ExitCode(EXIT_FAILURE) }
         if results.passed == 0 { throw ExitCode(Self.allSkipped) }

@@ -71,9 +71,8 @@ struct VerifyResults: Encodable {
         try Output.json(self)
     }
 
-    // MARK: JUnit
-
-    func writeJUnit(to path: String) throws {
+    /// As JUnit XML.
+    var junit: String {
         var text = """
             <?xml version="1.0" encoding="UTF-8"?>
             <testsuite name="ioctx verify" tests="\(cases.count)" failures="\(failed)" \
@@ -92,7 +91,6 @@ struct VerifyResults: Encodable {
             }
             text += "</testcase>\n"
         }
-        text += "</testsuite>\n"
-        try OutputFile(path).commit(text)
+        return text + "</testsuite>\n"
     }
 }

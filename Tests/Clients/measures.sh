@@ -43,17 +43,27 @@ compare() {
             print wanted ? "  (wanted: " wanted ")" : "" }'
 }
 
+# What the ways in cost: calls of others through syscall(), and with the filter also those that it traps.
 measure_syscall() {
     gcc -O2 -o syscall "$root/Scripts/syscall.c"
-    local round
+    compare_times "syscall(SYS_getppid)" "< 5" syscall ./syscall
+    compare_times "the same, --intercept seccomp" "" seccomp ./syscall
+    compare_times "io_destroy by the instruction, --intercept seccomp" "" seccomp ./syscall trapped
+}
+
+# compare_times TITLE WANTED HOW COMMAND...: COMMAND prints nanoseconds, alone and on the layer.
+compare_times() {
+    local title=$1 wanted=$2 how=$3 round
+    shift 3
     rm -f without with
     for ((round = 0; round < rounds; round++)); do
-        ./syscall >>without
-        LD_PRELOAD=$preloaded ./syscall >>with
+        "$@" >>without
+        "$tool" run --intercept "$how" -- "$@" >>with 2>errors || fail "$title: $(<errors)"
     done
-    LC_ALL=C awk -v plain="$(median without)" -v ours="$(median with)" 'BEGIN {
-        printf "%-52s plain %.1f ns, preloaded %.1f ns, difference %.1f ns  (wanted: < 5)\n",
-            "syscall(SYS_getppid)", plain, ours, ours - plain }'
+    LC_ALL=C awk -v title="$title" -v plain="$(median without)" -v ours="$(median with)" \
+        -v wanted="$wanted" 'BEGIN {
+            printf "%-52s plain %.1f ns, layer %.1f ns, difference %.1f ns", title, plain, ours, ours - plain
+            print wanted ? "  (wanted: " wanted ")" : "" }'
 }
 
 server_rate() {

@@ -92,6 +92,18 @@ public enum Files {
         }
     }
 
+    /// The contents of a file whose size is not known, as those of /proc.
+    public static func text(of path: String) -> String {
+        let file = Descriptor(open(path, O_RDONLY))
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let got = read(file.number, &chunk, chunk.count)
+            if got <= 0 { return String(decoding: bytes, as: UTF8.self) }
+            bytes += chunk.prefix(got)
+        }
+    }
+
     public static func memfd(_ count: Int = 0, of value: UInt8 = 0x5a) -> Descriptor {
         let name: StaticString = "unit"
         let made = make(Int32(SYS_memfd_create), Int(bitPattern: name.utf8Start))

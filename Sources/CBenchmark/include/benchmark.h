@@ -60,9 +60,6 @@ int benchmark_raw_submit(uintptr_t context, long count, struct iocb **list);
 int benchmark_raw_getevents(uintptr_t context, long least, long most, struct io_event *events,
                             struct timespec *timeout);
 
-/* Whether dlsym found `function` in `library` itself, and not in one that it needs. */
-int benchmark_is_of(void *library, const void *function);
-
 /* Bytes of the file's first `bytes` that are in the page cache. */
 ssize_t benchmark_resident_bytes(int fd, size_t bytes);
 

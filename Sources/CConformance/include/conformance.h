@@ -137,6 +137,8 @@ int conformance_memfd(const char *name);
 int conformance_pipe(int ends[2], int flags);
 int conformance_join(pthread_t thread, double seconds);
 enum { CONFORMANCE_DEEPBIND = 8 };
+
+/* A function of `library` itself; NULL where only a library that it needs has one of that name. */
 void *conformance_symbol(void *library, const char *name, const char *version);
 
 /* "EBADF" for 9, or NULL; positive numbers. */

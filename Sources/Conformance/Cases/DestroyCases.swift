@@ -40,9 +40,9 @@ enum DestroyCases {
             s.submit(context, requests)
             s.destroy(context)
             // Either it was read, or it was taken back and never will be.
-            let hashes = requests.map { $0.dataHash(4096) }
+            let hashes = requests.map { $0.dataHash }
             Clock.sleep(0.05)
-            s.fact("no data comes later", requests.map { $0.dataHash(4096) } == hashes)
+            s.fact("no data comes later", requests.map { $0.dataHash } == hashes)
         },
         Case("destroy/wakes-a-sleeper") { s in
             let context = s.setup()

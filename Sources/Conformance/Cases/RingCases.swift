@@ -218,7 +218,7 @@ enum RingCases {
             munmap(UnsafeMutableRawPointer(bitPattern: context), ringBytes(context))
             trigger.feed()
             Clock.sleep(0.05)
-            s.line("data \(request.dataHash(4096))")
+            s.line("data \(request.dataHash)")
             let fresh = s.setup()
             s.run(fresh, s.pread(file))
         },

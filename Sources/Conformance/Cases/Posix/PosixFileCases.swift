@@ -126,14 +126,14 @@ enum PosixFileCases {
             s.outcome(s.reading(file).change { $0.aio_buf = nowhere })
         },
         Case(posix: "posix/read/large-offset-names") { s in
-            let large = try PosixScene(large: s)
+            let large = try PosixScene(s.files, suffix: "64")
             let file = try s.files.regular()
             large.outcome(large.reading(file, 100, at: 3))
             large.outcome(large.writing(file, 100, at: 3))
             large.sync(large.syncing(file), O_DSYNC)
             large.suspend([large.reading(file)])
             large.cancel(file, nil)
-            large.list(PosixScene.wait, [large.reading(file, 10)])
+            large.list(PosixCalls.wait, [large.reading(file, 10)])
         },
     ]
 
@@ -173,7 +173,7 @@ enum PosixFileCases {
         Case(posix: "posix/write/append-of-a-list") { s in
             let file = try s.files.regular(O_RDWR | O_APPEND)
             let blocks = (0..<32).map { s.writing(file, 77, at: 0, seed: UInt32($0)) }
-            s.list(PosixScene.wait, blocks)
+            s.list(PosixCalls.wait, blocks)
             s.files.contents(of: file)
         },
         Case(posix: "posix/write/beyond-the-limit") { s in

@@ -202,7 +202,7 @@ enum PosixFreeBSDCases {
             let file = try s.files.direct()
             var event = sigevent()
             conformance_notify(&event, sigevEventfd, 0, counter.descriptor)
-            s.list(PosixScene.noWait, (0..<8).map { s.reading(file, 4096, at: $0 * 4096) }, event)
+            s.list(PosixCalls.noWait, (0..<8).map { s.reading(file, 4096, at: $0 * 4096) }, event)
             s.files.count(of: counter)
         }.stands("lio_listio(LIO_NOWAIT, 8) = 0", "eventfd: 1"),
         Case(posix: "posix/eventfd/none") { s in

@@ -7,8 +7,8 @@ import TestBed
 enum PosixListCases {
     static let all: [Case] = waiting + notWaiting
 
-    private static let wait = PosixScene.wait
-    private static let noWait = PosixScene.noWait
+    private static let wait = PosixCalls.wait
+    private static let noWait = PosixCalls.noWait
 
     private static let waiting: [Case] = [
         Case(posix: "posix/list/empty") { s in

@@ -110,7 +110,7 @@ enum PosixProcessCases {
         Case(posix: "posix/process/switched-off") { s in
             let file = try s.files.regular()
             s.submit(s.reading(file))
-            s.list(PosixScene.wait, [s.reading(file)])
+            s.list(PosixCalls.wait, [s.reading(file)])
         }.set("IOCTX_ENGINE", "off").stands(
             "read file 4096@0 = -38 ENOSYS", "lio_listio(LIO_WAIT, 1) = -38 ENOSYS"),
         // A million requests leave nothing behind.
