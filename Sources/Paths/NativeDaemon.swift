@@ -22,6 +22,7 @@ struct NativeDaemon: ~Copyable {
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
         station.becomeDaemon(named: "aiod/k")
+        defer { station.endDaemon() }
         let made = KernelAIO.setup(events: station.it.table.it.limits.maxBufAio)
         if made < 0 && made > -4096 {
             station.started(made)
@@ -57,6 +58,7 @@ extension Ref where Pointee == EngineRecord {
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
+        it.table.it.counters.it.numBufAio.raise()
         it.syncs.enter(it.table, job)
         _ = job.transition(from: .preparing, to: .queued)
         if let last = batch.nativeLast {
@@ -164,6 +166,7 @@ extension Ref where Pointee == Station {
             if let job = it.table.job(named: events[index].data) { announce(job) }
         }
         if count > 0 {
+            it.table.it.counters.it.numBufAio.lower(UInt64(count))
             it.pool.running.subtract(UInt32(count), ordering: .sequentiallyConsistent)
         }
         return count
@@ -172,6 +175,7 @@ extension Ref where Pointee == Station {
     private func settleKernel(_ job: JobRef, from state: JobState, result: Int) {
         finish(job, from: state, result: result)
         announce(job)
+        it.table.it.counters.it.numBufAio.lower()
         it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 }
