@@ -187,9 +187,9 @@ extension Ref where Pointee == Context {
     func publish(_ events: UInt, count: UInt32) {
         it.lock.lock()
         it.ring.store(from: events, count: count)
+        it.counts.inlined.addLocked(UInt64(count))
         it.ring.advanceTail(by: count)
         it.inFlight &-= count
-        it.counts.inlined.addLocked(UInt64(count))
         it.lock.unlock()
     }
 
@@ -222,10 +222,11 @@ extension Ref where Pointee == Context {
         it.ring.store(
             io_event(
                 data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0))
-        it.ring.advanceTail(by: 1)
-        it.inFlight &-= 1
+        // Before the tail: who has reaped everything finds everything counted.
         it.counts.finished.addLocked()
         if job.it.result == Int64(job.cancelledResult) { it.counts.cancelled.addLocked() }
+        it.ring.advanceTail(by: 1)
+        it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
         if job.it.ownerPrevious == Job.none {

@@ -36,7 +36,7 @@ struct ioctx_linux_counts {
     uint64_t readiness; /* left to wait for a pipe, socket, terminal or POLL */
     uint64_t daemon;    /* left to a daemon; or done in io_submit, when it could not be reached */
     uint64_t adopted;   /* taken by the kernel, on its own ring; it does not tell which are finished */
-    uint64_t finished;  /* of those left to readiness or a daemon: their event is in the ring */
+    uint64_t finished;  /* of those left to readiness or a daemon: their event is there, or about to be */
     uint64_t cancelled; /* of the finished: taken back or ended by io_cancel or io_destroy */
 };
 
