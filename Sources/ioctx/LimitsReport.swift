@@ -197,7 +197,7 @@ extension LimitsReport {
             meaning: "workers of pools of threads"),
         GaugeRow(
             name: "num_queue_count", gauge: \.num_queue_count, limit: "max_aio_queue_per_proc",
-            meaning: "deferred requests that are not done, and what wakes io_pgetevents"),
+            meaning: "deferred requests in the job table"),
         GaugeRow(
             name: "num_buf_aio", gauge: \.num_buf_aio, limit: "max_buf_aio",
             meaning: "direct requests of POSIX AIO in the kernel's AIO"),
