@@ -145,7 +145,7 @@ extension Ref where Pointee == JobTable {
     public func free(_ job: JobRef, from state: JobState) {
         it.lock.lock()
         if job.it.vectorBlock != Job.none { releaseVectorsLocked(job.it.vectorBlock) }
-        job.it.generation.add(1, ordering: .relaxed)
+        job.it.generation.wrappingAdd(1, ordering: .relaxed)
         let changed = job.transition(from: state, to: .free)
         assert(changed, "freed a job that somebody else owned")
         job.it.queueNext = it.freeHead

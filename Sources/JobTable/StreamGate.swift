@@ -137,7 +137,7 @@ public struct StreamGate: ~Copyable {
         job.it.isGated = false
         count.subtract(1, ordering: .relaxed)
         if sleepers.load(ordering: .relaxed) > 0 {
-            changes.add(1, ordering: .releasing)
+            changes.wrappingAdd(1, ordering: .releasing)
             changes.wake()
         }
         // A job that is not parked yet will find itself first.

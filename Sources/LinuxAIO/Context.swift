@@ -258,7 +258,7 @@ extension Ref where Pointee == Context {
         let available = it.ring.available
         let isDone = isDying
         let wake = isDone || available >= it.wantedLeast
-        if wake { it.changes.add(1, ordering: .relaxed) }
+        if wake { it.changes.wrappingAdd(1, ordering: .relaxed) }
         var next = it.maskedSleepers
         while let sleeper = Ref<MaskedSleeper>(address: next) {
             if isDone || available >= sleeper.it.wanted { sleeper.it.notifier.signal() }
@@ -270,7 +270,7 @@ extension Ref where Pointee == Context {
 
     /// Wakes everybody, whatever they want.
     func wakeAll() {
-        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.changes.wake()
         wakeSleepers()
     }

@@ -74,7 +74,7 @@ extension Ref where Pointee == EngineRecord {
 extension Ref where Pointee == Station {
     /// Submits a chain of jobs linked by `queueNext` to the kernel.
     func submitToKernel(_ first: JobRef) {
-        it.native.handOvers.add(1, ordering: .relaxed)
+        it.native.handOvers.wrappingAdd(1, ordering: .relaxed)
         var iocbs = InlineArray<32, iocb>(repeating: iocb())
         var pointers = InlineArray<32, UInt>(repeating: 0)
         var next: JobRef? = first

@@ -298,7 +298,7 @@ extension Ref where Pointee == Station {
         {
             return 0
         }
-        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         // What is done one at a time, one worker does.
         let most: UInt32 = batch.isExclusive ? 1 : .max
@@ -577,7 +577,7 @@ extension Ref where Pointee == Station {
     }
 
     private func callWorkers(_ jobs: UInt32) {
-        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: jobs)) }
         var missing = jobs > idle ? jobs &- idle : 0

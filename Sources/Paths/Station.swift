@@ -130,7 +130,7 @@ extension Ref where Pointee == Station {
         // Sequentially consistent: pairs with the daemon, which stores 1 and then looks at the
         // queue; one of the two sees the other.
         if it.sleeping.exchange(0, ordering: .sequentiallyConsistent) == 1 {
-            it.doorbell.add(1, ordering: .sequentiallyConsistent)
+            it.doorbell.wrappingAdd(1, ordering: .sequentiallyConsistent)
             it.doorbell.wake(1)
         }
     }

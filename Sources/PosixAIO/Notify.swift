@@ -162,7 +162,7 @@ extension Ref where Pointee == PosixFace {
         it.notifier.lock.lock()
         let appended = it.notifier.appendLocked(notification)
         if it.notifier.expected > 0 { it.notifier.expected &-= 1 }
-        it.notifier.bell.add(1, ordering: .relaxed)
+        it.notifier.bell.wrappingAdd(1, ordering: .relaxed)
         it.notifier.lock.unlock()
         if appended { it.notifier.bell.wake(1) }
     }

@@ -135,7 +135,7 @@ extension Ref where Pointee == PosixFace {
         if it.wakes.load(ordering: .relaxed) == 0 { return }
         let bits = it.wakes.exchange(0, ordering: .acquiringAndReleasing)
         if bits == 0 { return }
-        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.changes.wake(bits: bits)
     }
 
