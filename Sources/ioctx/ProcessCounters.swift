@@ -143,7 +143,9 @@ struct ProcessCounters {
 
     private static func blockMissing(_ pid: pid_t, _ mappings: [Mapping]) -> Failure {
         let hasLayer = mappings.contains {
-            $0.isExecutable && $0.name.hasPrefix("/") && ObjectFile(Path($0.name))?.isLayer == true
+            // By the process's own root, which may be a container's.
+            $0.isExecutable && $0.name.hasPrefix("/")
+                && ObjectFile(Path("/proc/\(pid)/root\($0.name)"))?.isLayer == true
         }
         return Failure(
             hasLayer

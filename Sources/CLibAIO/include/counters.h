@@ -106,7 +106,7 @@ struct ioctx_counters {
     uint64_t posix_native;    /* left to the kernel's AIO */
     uint64_t posix_finished;  /* of those not done in the call: told to be done, or about to be */
     uint64_t posix_cancelled; /* of the finished: by aio_cancel */
-    uint64_t posix_eagain;    /* requests refused with EAGAIN */
+    uint64_t posix_eagain;    /* requests, or whole calls of lio_listio, refused with EAGAIN */
 };
 
 _Static_assert(sizeof(struct ioctx_context_counts) == 64, "one cache line for each context");
