@@ -245,7 +245,9 @@ PROGRAM
     end_sleeper
     refuses_limits 'no process' "$tool" limits "$sleeper"
     # Ended, with a parent that does not know yet.
-    start_sleeper sh -c 'true & echo $! >ended; exec sleep 20'
+    # shellcheck disable=SC2016  # for the inner shell
+    start_sleeper sh -c 'sleep 20 & echo $! >ended; exec sleep 20'
+    kill -KILL "$(<ended)"
     wait_until 10 grep -q zombie "/proc/$(<ended)/status"
     refuses_limits 'has ended' "$tool" limits "$(<ended)"
     end_sleeper
