@@ -124,6 +124,9 @@ extension Ref where Pointee == Job {
         UInt64(it.generation.load(ordering: .relaxed)) << 32 | UInt64(it.index)
     }
 
+    /// True for what waits for a pipe or the like, and holds no thread meanwhile.
+    public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
+
     /// The result of a job that was taken back: the kernel's io_cancel gives a cancelled poll
     /// the result 0.
     public var cancelledResult: Int { it.operation == .poll ? 0 : failure(ECANCELED) }

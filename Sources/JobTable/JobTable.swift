@@ -7,7 +7,7 @@
 // job is freed; nothing is allocated on the way of a request except by opening reserved memory.
 
 import CLibAIO
-public import Synchronization
+import Synchronization
 
 /// Called by daemons, never with a lock of the paths held.
 public typealias CompletionHook = @convention(c) (UInt) -> Void
@@ -46,8 +46,8 @@ public struct JobTable: ~Copyable {
 
     public let limits: Limits  // constant
 
-    /// Jobs that are not free.
-    public let inUse: Atomic<UInt32>
+    /// What outsiders may read. Its numQueueCount is the jobs that are not free, under (t).
+    public let counters: Ref<Counters>  // constant
 
     /// What each face does with its finished jobs; constant once the face exists.
     public var linuxHooks: FaceHooks
@@ -63,12 +63,14 @@ public struct JobTable: ~Copyable {
         }
         let limits = Limits.fromEnvironment()
         guard let table = Memory.record(JobTable.self),
-            let jobs = Reserve<Job>(capacity: limits.jobsMax)
+            let jobs = Reserve<Job>(capacity: limits.jobsMax),
+            let counters = Counters.make(limits)
         else { return nil }
         let vectors = Memory.map(
             bytes: vectorBlocksMax &* VectorBlock.strideBytes, protection: PROT_NONE)
         unsafe table.pointer.initialize(
-            to: JobTable(jobs: jobs, vectorBase: vectors, limits: limits))
+            to: JobTable(
+                jobs: jobs, vectorBase: vectors, limits: limits, counters: counters))
         // Release pairs with the acquire of every reader of the root.
         root.it.jobTable.store(table.address, ordering: .releasing)
         return table
@@ -81,7 +83,9 @@ public struct JobTable: ~Copyable {
         return Ref(address: root.it.jobTable.load(ordering: .acquiring))
     }
 
-    private init(jobs: consuming Reserve<Job>, vectorBase: UInt, limits: Limits) {
+    private init(
+        jobs: consuming Reserve<Job>, vectorBase: UInt, limits: Limits, counters: Ref<Counters>
+    ) {
         lock = FutexLock()
         self.jobs = jobs
         freeHead = Job.none
@@ -89,10 +93,13 @@ public struct JobTable: ~Copyable {
         vectorOpened = 0
         vectorFreeHead = Job.none
         self.limits = limits
-        inUse = Atomic(0)
+        self.counters = counters
         linuxHooks = FaceHooks(publish: nil, wake: nil)
         posixHooks = FaceHooks(publish: nil, wake: nil)
     }
+
+    /// Jobs that are not free.
+    public var jobsInUse: UInt64 { counters.it.numQueueCount.current }
 }
 
 extension Ref where Pointee == JobTable {
@@ -105,9 +112,9 @@ extension Ref where Pointee == JobTable {
         }
         let job = it.jobs[it.freeHead]
         it.freeHead = job.it.queueNext
+        it.counters.it.numQueueCount.setLocked(it.jobsInUse &+ 1)
         it.lock.unlock()
         _ = job.transition(from: .free, to: .preparing)
-        it.inUse.add(1, ordering: .relaxed)
         job.it.queueNext = Job.none
         job.it.isBuffered = false
         job.it.isStream = false
@@ -138,13 +145,13 @@ extension Ref where Pointee == JobTable {
     public func free(_ job: JobRef, from state: JobState) {
         it.lock.lock()
         if job.it.vectorBlock != Job.none { releaseVectorsLocked(job.it.vectorBlock) }
-        job.it.generation.add(1, ordering: .relaxed)
+        job.it.generation.wrappingAdd(1, ordering: .relaxed)
         let changed = job.transition(from: state, to: .free)
         assert(changed, "freed a job that somebody else owned")
         job.it.queueNext = it.freeHead
         it.freeHead = job.it.index
+        it.counters.it.numQueueCount.setLocked(it.jobsInUse &- 1)
         it.lock.unlock()
-        it.inUse.subtract(1, ordering: .relaxed)
     }
 
     @inline(__always)
@@ -170,7 +177,7 @@ extension Ref where Pointee == JobTable {
     /// nothing that was accepted as a write may be lost. Reads go with the process.
     public func awaitWrites() {
         for _ in 0..<30_000 {
-            if it.inUse.load(ordering: .acquiring) == 0 || !hasWrites() { return }
+            if it.jobsInUse == 0 || !hasWrites() { return }
             System.sleep(nanoseconds: 1_000_000)
         }
     }

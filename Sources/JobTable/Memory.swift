@@ -61,6 +61,45 @@ public enum Memory {
         _ = systemCall(Int32(SYS_munmap), Int(bitPattern: address), bytes)
     }
 
+    /// A file in memory of `bytes` zeros, for the caller to map and close. A negated errno where it
+    /// is not to be had.
+    public static func file(named name: StaticString, bytes: Int) -> Int32 {
+        // A file beyond the limit would end the process with SIGXFSZ.
+        var limit = rlimit()
+        let asked = withAddress(of: &limit) {
+            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
+        }
+        if asked < 0 || UInt64(limit.rlim_cur) < UInt64(bytes) { return -EFBIG }
+        if filterForbidsFiles() { return -EPERM }
+        let made = createFile(name)
+        let file = Int32(truncatingIfNeeded: made)
+        if made < 0 { return file }
+        let sized = systemCall(Int32(SYS_ftruncate), made, bytes)
+        if sized >= 0 { return file }
+        System.close(file)
+        return Int32(truncatingIfNeeded: sized)
+    }
+
+    /// True when a seccomp filter is active and does not let a child make a file in memory: it might
+    /// kill this process for the attempt.
+    private static func filterForbidsFiles() -> Bool {
+        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return false }
+        return unsafe ioctx_run_in_child(
+            { _ in
+                if Memory.createFile("") < 0 { _ = systemCall(Int32(SYS_exit_group), 1) }
+            }, nil) != 0
+    }
+
+    private static func createFile(_ name: StaticString) -> Int {
+        func create(_ flags: Int32) -> Int {
+            unsafe systemCall(
+                Int32(SYS_memfd_create), Int(bitPattern: name.utf8Start), Int(flags))
+        }
+        let made = create(Int32(IOCTX_MFD_CLOEXEC | IOCTX_MFD_NOEXEC_SEAL))
+        // Linux before 6.3 does not know the seal; those after it may insist on it.
+        return made == failure(EINVAL) ? create(Int32(IOCTX_MFD_CLOEXEC)) : made
+    }
+
     /// A single zeroed record; nil when memory is exhausted.
     public static func record<T: ~Copyable>(_ type: T.Type) -> Ref<T>? {
         Ref(

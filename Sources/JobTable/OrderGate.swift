@@ -52,7 +52,7 @@ public struct OrderGate: ~Copyable {
         if next != Job.none { table.job(at: next).it.gatePrevious = previous }
         job.it.isGated = false
         count.subtract(1, ordering: .relaxed)
-        changes.add(1, ordering: .releasing)
+        changes.wrappingAdd(1, ordering: .releasing)
         let wanted = sleepers.load(ordering: .relaxed) > 0
         lock.unlock()
         if wanted { changes.wake() }

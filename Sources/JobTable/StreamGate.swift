@@ -140,7 +140,7 @@ public struct StreamGate: ~Copyable {
         if parked?.it.isParked == false { parked = nil }
         parked?.it.isParked = false
         let isAwaited = sleepers.load(ordering: .relaxed) > 0
-        if isAwaited { changes.add(1, ordering: .releasing) }
+        if isAwaited { changes.wrappingAdd(1, ordering: .releasing) }
         lock.unlock()
         if isAwaited { changes.wake() }
         return parked

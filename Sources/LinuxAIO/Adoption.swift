@@ -112,10 +112,16 @@ extension Ref where Pointee == LinuxFace {
 
     // MARK: Calls on an adopted context
 
-    /// Submits to the kernel, which finds the context by itself: nobody need keep the record.
-    func submitAdopted(_ address: UInt, count: Int, _ pointers: UInt) -> Int {
+    /// Submits to the kernel, which finds the context by itself: nobody need keep the record. Of a
+    /// context that another thread ends meanwhile, what the kernel took may be counted for the next
+    /// one with that record.
+    func submitAdopted(
+        _ context: ContextRef, _ address: UInt, count: Int, _ pointers: UInt
+    ) -> Int {
         if it.engine.mayHaveDeferred { awaitDeferred(count, pointers) }
-        return KernelAIO.submit(address, count, pointers)
+        let accepted = KernelAIO.submit(address, count, pointers)
+        if accepted > 0 { context.it.counts.adopted.add(UInt64(accepted)) }
+        return accepted
     }
 
     /// What is deferred on another context must not be overtaken: see OrderGate.swift, and

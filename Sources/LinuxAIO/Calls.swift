@@ -45,7 +45,9 @@ public enum LinuxAIO {
 
     /// io_submit(2). The number of requests accepted, or the errno of the first.
     public static func submit(_ context: UInt, _ nr: Int, _ pointers: UInt) -> Int {
-        withFace { face in face.submit(context, count: nr, pointers) }
+        let result = withFace { face in face.submit(context, count: nr, pointers) }
+        if result == failure(EAGAIN) { JobTable.current?.it.counters.it.linux.eagain.add() }
+        return result
     }
 
     /// io_cancel(2). -EINPROGRESS when the request will end early, with its event in the ring;

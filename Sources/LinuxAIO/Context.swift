@@ -26,26 +26,31 @@ struct MaskedSleeper {
 /// What is special about a context; 0 in one that is ours and in use.
 enum ContextState {
     /// Set by io_destroy, once.
-    static let dying: UInt8 = 1
+    static let dying = UInt8(IOCTX_CONTEXT_DYING)
     /// The program's ring is the kernel's: Adoption.swift. Set once, under (c).
-    static let adopted: UInt8 = 2
+    static let adopted = UInt8(IOCTX_CONTEXT_ADOPTED)
     /// Until the first io_submit, which decides about adoption.
-    static let fresh: UInt8 = 4
+    static let fresh = UInt8(IOCTX_CONTEXT_FRESH)
 }
 
 struct Context: ~Copyable {
-    let lock: FutexLock
+    // What outsiders may read comes first: struct ioctx_context_counts in counters.h.
+
     /// The program's view of the ring: the context's name. 0 in a record that is not in use.
     let address: Atomic<UInt>
-    /// Calls that use the record, and deferred jobs. The last to unpin a dying context frees it.
-    let pins: Atomic<UInt32>
+    var quota: UInt32  // (f) io_setup's argument
     /// Bits of ContextState.
     let state: Atomic<UInt8>
+    /// (c), but for `adopted`, which no lock guards.
+    let counts: LinuxCounts
+
+    let lock: FutexLock
+    /// Calls that use the record, and deferred jobs. The last to unpin a dying context frees it.
+    let pins: Atomic<UInt32>
     /// Threads that reap an adopted context's events in the kernel.
     var kernelReapers: UInt32  // (c)
     var hashNext: UInt32  // (f) to write; read by look-up
     var index: UInt32  // (f) also the ring's id
-    var quota: UInt32  // (f) io_setup's argument
     var ringAddress: UInt  // (f) of the ring in our view; constant while the record is in use
 
     var ring: AioRing  // (c)
@@ -188,6 +193,7 @@ extension Ref where Pointee == Context {
     func publish(_ events: UInt, count: UInt32) {
         it.lock.lock()
         it.ring.store(from: events, count: count)
+        it.counts.inlined.addLocked(UInt64(count))
         it.ring.advanceTail(by: count)
         it.inFlight &-= count
         it.lock.unlock()
@@ -209,6 +215,11 @@ extension Ref where Pointee == Context {
         it.jobsTail = job.it.index
         if job.it.isBuffered { it.overdue &+= 1 }
         if isForKernel { it.kernelJob = job.it.index }
+        if job.awaitsReadiness {
+            it.counts.readiness.addLocked()
+        } else {
+            it.counts.daemon.addLocked()
+        }
         it.lock.unlock()
     }
 
@@ -218,6 +229,9 @@ extension Ref where Pointee == Context {
         it.ring.store(
             io_event(
                 data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0))
+        // Before the tail: who has reaped everything finds everything counted.
+        it.counts.finished.addLocked()
+        if job.it.result == Int64(job.cancelledResult) { it.counts.cancelled.addLocked() }
         it.ring.advanceTail(by: 1)
         it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
@@ -252,7 +266,7 @@ extension Ref where Pointee == Context {
         let available = it.ring.available
         let isDone = isDying
         let wake = isDone || available >= it.wantedLeast
-        if wake { it.changes.add(1, ordering: .relaxed) }
+        if wake { it.changes.wrappingAdd(1, ordering: .relaxed) }
         var next = it.maskedSleepers
         while let sleeper = Ref<MaskedSleeper>(address: next) {
             if isDone || available >= sleeper.it.wanted { sleeper.it.notifier.signal() }
@@ -266,7 +280,7 @@ extension Ref where Pointee == Context {
 
     /// Wakes everybody, whatever they want.
     func wakeAll() {
-        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.changes.wake()
         wakeSleepers()
     }

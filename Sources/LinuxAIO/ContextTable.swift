@@ -23,9 +23,11 @@ struct LinuxFace: ~Copyable {
     let contextCount = Atomic<UInt32>(0)  // (f) to write: records ever used
     var lowestFree: UInt32 = 0  // (f) no free record below
     var arena: RingArena  // (f)
-    var quotaUsed: UInt32 = 0  // (f) sum of io_setup's arguments
+    var linkedCount: UInt32 = 0  // (f) contexts that can be found
+    var quotaUsed: UInt32 = 0  // (f) sum of their io_setup's arguments
     var adoptedContexts: UInt32 = 0  // (f)
     var adoptedEvents: UInt32 = 0  // (f) sum of their io_setup's arguments
+    let counters: Ref<Counters>  // constant
     let heads: UInt  // address of `buckets` atomic indexes, each plus one
 
     /// The face of this process, or nil before the first io_setup.
@@ -59,7 +61,10 @@ struct LinuxFace: ~Copyable {
                 lock: FutexLock(), table: table, engine: engine, choice: choice,
                 processors: Limits.possibleProcessors(),
                 memory: UserMemory.fromEnvironment(), contexts: contexts, arena: arena,
-                heads: heads))
+                counters: table.it.counters, heads: heads))
+        let counters = table.it.counters
+        counters.it.linux.contextsAddress = UInt64(face.it.contexts[0].address)
+        counters.it.linux.contextsStride = UInt32(MemoryLayout<Context>.stride)
         table.it.linuxHooks = FaceHooks(
             publish: { job in LinuxFace.publish(job) },
             wake: { context in LinuxFace.jobAnnounced(context) })
@@ -210,6 +215,7 @@ extension Ref where Pointee == LinuxFace {
             context.it.address.store(0, ordering: .sequentiallyConsistent)
             it.arena.free(context.it.ring.pages)
             it.lowestFree = min(it.lowestFree, context.it.index)
+            it.counters.it.linux.addLocked(context.it.counts)
         }
         context.it.lock.unlock()
         it.lock.unlock()
@@ -243,6 +249,7 @@ extension Ref where Pointee == LinuxFace {
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
         linkLocked(context, at: address)
+        showLocked()
         return Int(bitPattern: address)
     }
 
@@ -251,6 +258,13 @@ extension Ref where Pointee == LinuxFace {
         context.it.hashNext = head.it.load(ordering: .relaxed)
         head.it.store(context.it.index &+ 1, ordering: .releasing)
         it.quotaUsed &+= context.it.quota
+        it.linkedCount &+= 1
+    }
+
+    /// Shows what was linked or unlinked to outsiders.
+    private func showLocked() {
+        it.counters.it.linux.contexts.setLocked(UInt64(it.linkedCount))
+        it.counters.it.linux.aioNr.setLocked(UInt64(it.quotaUsed))
     }
 
     /// Ends a pinned context that can no longer be found; what it has in flight completes unseen.
@@ -273,6 +287,7 @@ extension Ref where Pointee == LinuxFace {
         if index == count {
             if index == it.contexts.opened && !it.contexts.grow() { return nil }
             it.contextCount.store(count &+ 1, ordering: .relaxed)
+            it.counters.it.linux.contextsUsed.store(count &+ 1, ordering: .relaxed)
         }
         let context = it.contexts[index]
         context.it.index = index
@@ -308,6 +323,7 @@ extension Ref where Pointee == LinuxFace {
                     head.it.store(context.it.hashNext, ordering: .releasing)
                 }
                 it.quotaUsed &-= context.it.quota
+                it.linkedCount &-= 1
                 return
             }
             previous = current
@@ -322,6 +338,7 @@ extension Ref where Pointee == LinuxFace {
         if !context.set(ContextState.dying) { return failure(EINVAL) }
         it.lock.lock()
         unlinkLocked(context)
+        showLocked()
         it.lock.unlock()
         context.wakeAll()
         if context.isAdopted {

@@ -52,20 +52,9 @@ struct RingArena: ~Copyable {
     }
 
     private static func mapFile(bytes: Int) -> (pages: RingPages, view: UInt)? {
-        // A file beyond the limit would end the process with SIGXFSZ.
-        var limit = rlimit()
-        let asked = withAddress(of: &limit) {
-            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
-        }
-        if asked < 0 || UInt64(limit.rlim_cur) < UInt64(bytes) { return nil }
-        var name: (UInt32, UInt8) = (0x676e_6972, 0)  // "ring"
-        let made = withAddress(of: &name) {
-            systemCall(Int32(SYS_memfd_create), $0, Int(IOCTX_MFD_CLOEXEC))
-        }
-        if made < 0 { return nil }
-        let file = Int32(truncatingIfNeeded: made)
+        let file = Memory.file(named: "ring", bytes: bytes)
+        if file < 0 { return nil }
         defer { System.close(file) }
-        if systemCall(Int32(SYS_ftruncate), made, bytes) < 0 { return nil }
         let ours = Memory.map(
             bytes: bytes, protection: PROT_READ | PROT_WRITE, shared: true, file: file)
         if ours == 0 { return nil }

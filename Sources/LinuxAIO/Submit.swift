@@ -67,7 +67,7 @@ extension Ref where Pointee == LinuxFace {
             guard !it.memory.isStrict, !Memory.isOutsideUserSpace(pointers), count > 0,
                 let context = findUnpinned(address)
             else { return submitPinned(address, count: count, pointers, events) }
-            if context.isAdopted { return submitAdopted(address, count: count, pointers) }
+            if context.isAdopted { return submitAdopted(context, address, count: count, pointers) }
             // First: a handler that destroys the context must not wait for these slots.
             rememberInThread(context)
             let slots = context.reserve(
@@ -231,12 +231,12 @@ extension Ref where Pointee == LinuxFace {
             || context.mayBeAdopted
                 && adopt(context, pointers)
         {
-            return submitAdopted(address, count: nr, pointers)
+            return submitAdopted(context, address, count: nr, pointers)
         }
         var gathered = Gathered(context: context, events: events)
         let result = submitOurs(&gathered, after: 0, count: count, pointers)
         return result == failure(EAGAIN) && context.isAdopted
-            ? submitAdopted(address, count: nr, pointers) : result
+            ? submitAdopted(context, address, count: nr, pointers) : result
     }
 
     private func submitOurs(

@@ -204,7 +204,7 @@ extension Ref where Pointee == EngineRecord {
     /// Counts a request on a slow file; true when it is time to try one inline.
     func isTimeToRetry(_ descriptor: Int32) -> Bool {
         guard let slot = hintSlot(descriptor) else { return true }
-        let value = slot.it.add(16, ordering: .relaxed).newValue
+        let value = slot.it.wrappingAdd(16, ordering: .relaxed).newValue
         return (value >> 4) % FileHints.retryInterval == 0
     }
 }

@@ -229,7 +229,7 @@ extension Ref where Pointee == Station {
     }
 
     fileprivate func ringReaper() {
-        it.native.reaper.bell.add(1, ordering: .sequentiallyConsistent)
+        it.native.reaper.bell.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.native.reaper.bell.wake(1)
     }
 
@@ -237,7 +237,7 @@ extension Ref where Pointee == Station {
     func expectRingReader() {
         // Sequentially consistent, both: pairs with looksAfterRings(), which stops looking and then
         // reads the count once more.
-        it.native.ringHandOvers.add(1, ordering: .sequentiallyConsistent)
+        it.native.ringHandOvers.wrappingAdd(1, ordering: .sequentiallyConsistent)
         if !it.native.isLooking.load(ordering: .sequentiallyConsistent) { ringReaper() }
     }
 

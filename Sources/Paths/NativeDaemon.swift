@@ -33,6 +33,7 @@ struct NativeDaemon: ~Copyable {
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
         station.becomeDaemon(named: "aiod/k")
+        defer { station.endDaemon() }
         let made = KernelAIO.setup(events: station.it.table.it.limits.maxBufAio)
         if made < 0 && made > -4096 {
             station.started(made)
@@ -98,6 +99,7 @@ extension Ref where Pointee == EngineRecord {
                 return nil
             }
         }
+        it.table.it.counters.it.numBufAio.raise()
         _ = job.transition(from: .preparing, to: .queued)
         if let last = batch.nativeLast {
             last.it.queueNext = job.it.index
@@ -112,7 +114,7 @@ extension Ref where Pointee == EngineRecord {
 extension Ref where Pointee == Station {
     /// Submits a chain of jobs linked by `queueNext` to the kernel.
     func submitToKernel(_ first: JobRef) {
-        it.native.handOvers.add(1, ordering: .relaxed)
+        it.native.handOvers.wrappingAdd(1, ordering: .relaxed)
         let isForRing = first.it.face == .linux
         var iocbs = InlineArray<32, iocb>(repeating: iocb())
         var pointers = InlineArray<32, UInt>(repeating: 0)
@@ -126,7 +128,7 @@ extension Ref where Pointee == Station {
                     count += 1
                 } else {
                     runInSubmitter(job)
-                    it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+                    endKernelRequests(1)
                 }
             }
             withAddress(of: &iocbs) { base in
@@ -141,7 +143,7 @@ extension Ref where Pointee == Station {
             for index in max(submitted, 0)..<count {
                 guard let job = it.table.job(named: iocbs[index].aio_data) else { continue }
                 performInSubmitter(job)
-                it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+                endKernelRequests(1)
             }
         }
         if isForRing { expectRingReader() }
@@ -214,7 +216,12 @@ extension Ref where Pointee == Station {
             jobs &+= 1
             if let job = it.table.job(named: events[index].data) { announce(job) }
         }
-        if jobs > 0 { it.pool.running.subtract(jobs, ordering: .sequentiallyConsistent) }
+        if jobs > 0 { endKernelRequests(jobs) }
         return count
+    }
+
+    private func endKernelRequests(_ count: UInt32) {
+        it.table.it.counters.it.numBufAio.lower(UInt64(count))
+        it.pool.running.subtract(count, ordering: .sequentiallyConsistent)
     }
 }

@@ -95,6 +95,7 @@ struct PoolDaemons: ~Copyable {
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
         station.becomeDaemon(named: "aiod/0")
+        defer { station.endDaemon() }
         let result = station.openReceiver()
         station.started(result)
         if result < 0 { return nil }
@@ -106,6 +107,7 @@ struct PoolDaemons: ~Copyable {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
         station.becomeDaemon(named: "aiod/w")
         station.work()
+        station.endDaemon()
         return nil
     }
 }
@@ -296,7 +298,7 @@ extension Ref where Pointee == Station {
         {
             return 0
         }
-        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         // What is done one at a time, one worker does.
         let most: UInt32 = batch.isExclusive ? 1 : .max
@@ -575,7 +577,7 @@ extension Ref where Pointee == Station {
     }
 
     private func callWorkers(_ jobs: UInt32) {
-        it.pool.workSignal.add(1, ordering: .sequentiallyConsistent)
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: jobs)) }
         var missing = jobs > idle ? jobs &- idle : 0
@@ -734,6 +736,7 @@ extension Ref where Pointee == Station {
 
     /// A worker's life: work, wait, and leave when nothing came for a while.
     fileprivate func work() {
+        it.table.it.counters.it.numAioProcs.raise()
         while true {
             workOff()
             let limits = it.table.it.limits
@@ -758,6 +761,7 @@ extension Ref where Pointee == Station {
         // A job may come while this worker is on its way out and counted as there. As long as it
         // looks for one, the station may not end.
         it.pool.running.add(1, ordering: .sequentiallyConsistent)
+        it.table.it.counters.it.numAioProcs.lower()
         it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOff() }
         it.pool.running.subtract(1, ordering: .sequentiallyConsistent)

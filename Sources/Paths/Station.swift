@@ -130,7 +130,7 @@ extension Ref where Pointee == Station {
         // Sequentially consistent: pairs with the daemon, which stores 1 and then looks at the
         // queue; one of the two sees the other.
         if it.sleeping.exchange(0, ordering: .sequentiallyConsistent) == 1 {
-            it.doorbell.add(1, ordering: .sequentiallyConsistent)
+            it.doorbell.wrappingAdd(1, ordering: .sequentiallyConsistent)
             it.doorbell.wake(1)
         }
     }
@@ -221,6 +221,7 @@ extension Ref where Pointee == Station {
     /// pinning, its scheduling class, and its I/O priority.
     func becomeDaemon(named name: StaticString) {
         CurrentThread().station = address
+        it.table.it.counters.it.daemons.raise()
         _ = unsafe systemCall(
             Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
         var everywhere = (UInt64.max, UInt64.max, UInt64.max, UInt64.max)
@@ -236,6 +237,9 @@ extension Ref where Pointee == Station {
         }
         _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0)
     }
+
+    /// The last act of a daemon.
+    func endDaemon() { it.table.it.counters.it.daemons.lower() }
 
     /// Gives the calling thread a descriptor table of its own with nothing of the program's in
     /// it: 0 to 2 are /dev/null, so that no received file lands there. 0 or a negated errno.

@@ -35,6 +35,7 @@ struct UringDaemon: ~Copyable {
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
         station.becomeDaemon(named: "aiod/0")
+        defer { station.endDaemon() }
         let result = station.openRings()
         if result < 0 {
             station.abandonRings()

@@ -92,7 +92,7 @@ public enum PosixAIO {
         if notification.refusal < 0 { return failure(EINVAL) }
         return enter { face in
             guard let list = face.list(notification, isAwaited: isAwaited) else {
-                return failure(EAGAIN)
+                return refuse()
             }
             list.it.notifiesIndividually = individually
             let (refused, reason) = face.start(blocks, Int(count), list: list)
@@ -123,12 +123,18 @@ public enum PosixAIO {
         return enter { body($0, block) }
     }
 
+    /// A call that makes no request for want of what it needs.
+    private static func refuse() -> Int {
+        PosixFace.current?.it.counters.it.posix.eagain.add()
+        return failure(EAGAIN)
+    }
+
     /// For the calls that make requests. They are not for handlers (POSIX); one that interrupted
     /// the layer in a lock is told to try again.
     @inline(__always)
     private static func enter(_ body: (Ref<PosixFace>) -> Int) -> Int {
         let thread = CurrentThread()
-        if thread.interruptedLayer { return failure(EAGAIN) }
+        if thread.interruptedLayer { return refuse() }
         guard let face = PosixFace.create() else { return failure(EAGAIN) }
         if face.it.choice == .off { return failure(ENOSYS) }
         thread.enterCall()

@@ -48,6 +48,7 @@ extension Ref where Pointee == PosixFace {
             // cannot have published it before: it does that under this lock.
             let list = ListRef(address: job.it.owner)
             job.it.isPublished.store(true, ordering: .relaxed)
+            countFinishedLocked(failure(ECANCELED))
             it.engine.deliverCancelled(job)
             it.lock.unlock()
             if let block = BlockRef(address: subject) {

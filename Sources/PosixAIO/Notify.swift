@@ -162,7 +162,7 @@ extension Ref where Pointee == PosixFace {
         it.notifier.lock.lock()
         let appended = it.notifier.appendLocked(notification)
         if it.notifier.expected > 0 { it.notifier.expected &-= 1 }
-        it.notifier.bell.add(1, ordering: .relaxed)
+        it.notifier.bell.wrappingAdd(1, ordering: .relaxed)
         it.notifier.lock.unlock()
         if appended { it.notifier.bell.wake(1) }
     }
@@ -174,6 +174,7 @@ extension Ref where Pointee == PosixFace {
         let name: StaticString = "aiod/n"
         _ = unsafe systemCall(
             Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
+        it.counters.it.daemons.raise()
         it.notifier.lock.lock()
         while awaitErrandLocked() {
             while let notification = it.notifier.takeLocked() {
@@ -195,6 +196,7 @@ extension Ref where Pointee == PosixFace {
         }
         it.notifier.waiting &-= 1
         it.notifier.lock.unlock()
+        it.counters.it.daemons.lower()
     }
 
     /// Waits until there is something that this thread should do. False when it should leave.
@@ -251,5 +253,6 @@ extension Ref where Pointee == PosixFace {
             _ = startNotifierLocked()
         }
         it.notifier.lock.unlock()
+        it.counters.it.daemons.lower()
     }
 }

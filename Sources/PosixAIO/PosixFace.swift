@@ -21,6 +21,7 @@ struct PosixFace: ~Copyable {
     let table: Ref<JobTable>  // constant
     let engine: Ref<EngineRecord>  // constant
     let choice: Engine  // constant
+    let counters: Ref<Counters>  // constant
     var done: DoneQueue
     var lists: Lists
     var notifier: NotifierThreads
@@ -61,8 +62,8 @@ struct PosixFace: ~Copyable {
         else { return nil }
         unsafe face.pointer.initialize(
             to: PosixFace(
-                table: table, engine: engine, choice: choice, done: done, lists: lists,
-                notifier: notifier))
+                table: table, engine: engine, choice: choice, counters: table.it.counters,
+                done: done, lists: lists, notifier: notifier))
         table.it.posixHooks = FaceHooks(
             publish: { job in PosixFace.publish(job) }, wake: { _ in PosixFace.wake() })
         root.it.posixFace.store(face.address, ordering: .releasing)
@@ -84,6 +85,7 @@ extension Ref where Pointee == PosixFace {
     func publish(_ job: JobRef, result: Int) {
         it.lock.lock()
         let isPublished = job.it.isPublished.exchange(true, ordering: .relaxed)
+        if !isPublished { countFinishedLocked(result) }
         it.lock.unlock()
         guard !isPublished,
             let block = BlockRef(address: job.it.subject.load(ordering: .acquiring))
@@ -93,6 +95,11 @@ extension Ref where Pointee == PosixFace {
         // its bit and looks at the error again.
         let sleepers = job.it.sleepers.load(ordering: .sequentiallyConsistent)
         if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
+    }
+
+    func countFinishedLocked(_ result: Int) {
+        it.counters.it.posix.finished.addLocked()
+        if result == failure(ECANCELED) { it.counters.it.posix.cancelled.addLocked() }
     }
 
     /// Writes the outcome into the block, and notifies. The block is not touched after that.
@@ -106,6 +113,7 @@ extension Ref where Pointee == PosixFace {
         }
         block.it.result.store(max(result, -1), ordering: .relaxed)
         if isInline {
+            it.counters.it.posix.inlined.add()
             block.it.error.store(error, ordering: .releasing)
             it.done.add(block)
         } else {
@@ -127,7 +135,7 @@ extension Ref where Pointee == PosixFace {
         if it.wakes.load(ordering: .relaxed) == 0 { return }
         let bits = it.wakes.exchange(0, ordering: .acquiringAndReleasing)
         if bits == 0 { return }
-        it.changes.add(1, ordering: .sequentiallyConsistent)
+        it.changes.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.changes.wake(bits: bits)
     }
 

@@ -74,11 +74,13 @@ extension Ref where Pointee == PosixFace {
             if needsThread { unexpectThread() }
             return refuse(block, result)
         case .deferred(let job):
+            let isForKernel = it.engine.isForKernel(job)
+            countDeferred(job, isForKernel)
             list?.it.references.add(1, ordering: .relaxed)
             job.it.owner = list?.address ?? 0
             block.it.job.store(job.name, ordering: .relaxed)
             block.it.result.store(
-                it.engine.isForKernel(job) ? PosixFace.withKernel(job.it.submitter) : -1,
+                isForKernel ? PosixFace.withKernel(job.it.submitter) : -1,
                 ordering: .relaxed)
             // Release pairs with the acquire of cancellers, who look for jobs with a subject.
             job.it.subject.store(block.address, ordering: .releasing)
@@ -92,6 +94,16 @@ extension Ref where Pointee == PosixFace {
             }
         }
         return 0
+    }
+
+    private func countDeferred(_ job: JobRef, _ isForKernel: Bool) {
+        if isForKernel {
+            it.counters.it.posix.native.add()
+        } else if job.awaitsReadiness {
+            it.counters.it.posix.readiness.add()
+        } else {
+            it.counters.it.posix.daemon.add()
+        }
     }
 
     /// The vectors are copied before anything is transferred: the array may lie in a buffer that
@@ -151,6 +163,7 @@ extension Ref where Pointee == PosixFace {
     }
 
     private func refuse(_ block: BlockRef, _ result: Int) -> Int {
+        if result == failure(EAGAIN) { it.counters.it.posix.eagain.add() }
         block.it.result.store(-1, ordering: .relaxed)
         block.it.error.store(Int32(truncatingIfNeeded: -result), ordering: .releasing)
         return result

@@ -126,7 +126,7 @@ struct DoctorReport: Encodable {
     /// A process by what it has mapped.
     init(process pid: pid_t) throws(Failure) {
         guard let image = Path("/proc/\(pid)/exe").resolved(),
-            let maps = Self.lines(of: "/proc/\(pid)/maps")
+            let mappings = Mapping.all(of: pid)
         else {
             throw Failure(
                 "cannot look at process \(pid): \(Failure.describe(errno)); "
@@ -135,16 +135,13 @@ struct DoctorReport: Encodable {
         program = image.description
         var files: [Path] = []
         var rings = 0
-        for line in maps {
-            let fields = line.split(separator: " ", maxSplits: 5)
-            guard fields.count == 6 else { continue }
-            let name = String(fields[5].trimmingPrefix(while: { $0 == " " }))
+        for mapping in mappings {
             // The kernel's name for the mapping of a context.
-            if name.hasPrefix("/[aio]") { rings += 1 }
-            if fields[1].contains("x"), name.hasPrefix("/"),
-                !files.contains(where: { $0.description == name })
+            if mapping.name.hasPrefix("/[aio]") { rings += 1 }
+            if mapping.isExecutable, mapping.name.hasPrefix("/"),
+                !files.contains(where: { $0.description == mapping.name })
             {
-                files.append(Path(name))
+                files.append(Path(mapping.name))
             }
         }
         let layer = files.first { ObjectFile($0)?.isLayer == true && !Self.isSeccomp($0) }
@@ -187,28 +184,10 @@ struct DoctorReport: Encodable {
         }
     }
 
-    private static func lines(of path: String) -> [Substring]? {
-        guard let bytes = contents(of: path) else { return nil }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-    }
-
-    private static func contents(of path: String) -> [UInt8]? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var room = [UInt8](repeating: 0, count: 65536)
-        while true {
-            let count = read(descriptor, &room, room.count)
-            if count < 0 { return nil }
-            if count == 0 { return bytes }
-            bytes += room[..<count]
-        }
-    }
-
     private static func environment(of pid: pid_t) -> [String: String] {
         var result: [String: String] = [:]
-        for entry in (contents(of: "/proc/\(pid)/environ") ?? []).split(separator: 0) {
+        let entries = ProcessFile.contents(of: "/proc/\(pid)/environ") ?? []
+        for entry in entries.split(separator: 0) {
             let pair = String(decoding: entry, as: UTF8.self).split(separator: "=", maxSplits: 1)
             if pair.count == 2 { result[String(pair[0])] = String(pair[1]) }
         }

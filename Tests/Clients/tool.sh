@@ -193,12 +193,100 @@ expect_running() {
     wait "$pid" || true
 }
 
+# A process that reads an empty pipe and a cached block through the layer and then sleeps.
+counts() {
+    cat >counted.c <<'PROGRAM'
+        #include <fcntl.h>
+        #include <libaio.h>
+        #include <unistd.h>
+        int main(int count, char **arguments) {
+            static char buffer[512], byte;
+            struct iocb block, pipe_read, *list[] = {&block, &pipe_read};
+            struct io_event event;
+            io_context_t context = 0;
+            int pipes[2], file = open("counted.c", O_RDONLY);
+            if (count > 1) { sleep(20); return 0; }
+            if (pipe(pipes) < 0 || io_setup(10, &context) < 0) return 1;
+            io_prep_pread(&block, file, buffer, 512, 0);
+            io_prep_pread(&pipe_read, pipes[0], &byte, 1, 0);
+            if (io_submit(context, 2, list) != 2) return 2;
+            if (io_getevents(context, 1, 1, &event, 0) != 1) return 3;
+            sleep(20);
+            return 0;
+        }
+PROGRAM
+    gcc -O1 -o counted counted.c -laio
+    IOCTX_MAX_AIO_PROCS=6 start_sleeper "$tool" run -- ./counted
+    status 0 "$tool" limits "$sleeper"
+    grep -q '^max_aio_procs *6 ' out || fail "not the process's limit: $(<out)"
+    status 0 "$tool" limits "$sleeper" --contexts --json
+    expect_equal requests '[2,1,1,1,1,0,0,0]' "$(jq -c '.requests.linux |
+        [.submitted, .completed, .in_flight, .inline, .readiness, .daemon, .adopted, .eagain]' out)"
+    expect_equal contexts '[1,1,"layer",10,2,1,0]' "$(jq -c '[.gauges.contexts.now] +
+        (.contexts | [length] + (.[0] |
+        [.ring, .events, .requests.submitted, .requests.in_flight, .unreaped]))' out)"
+    expect_equal "the limit" '[6,32]' "$(jq -c '.limits.max_aio_procs | [.value, .default]' out)"
+    expect_equal "the queue" 1 "$(jq .gauges.num_queue_count.now out)"
+    expect_equal "name" counted "$(jq -r .process.name out)"
+    if ((EUID == 0)) && command -v setpriv >/dev/null; then
+        cp "$tool" ioctx.copy
+        chmod 755 . ioctx.copy
+        refuses_limits 'cannot read the memory' setpriv --reuid=65534 --clear-groups ./ioctx.copy \
+            limits "$sleeper"
+    fi
+    end_sleeper
+
+    # On the layer and silent, not on it, ended, and none at all.
+    start_sleeper "$tool" run -- ./counted silent
+    refuses_limits 'no request yet' "$tool" limits "$sleeper"
+    end_sleeper
+    start_sleeper ./counted silent
+    refuses_limits 'not on the layer' "$tool" limits "$sleeper"
+    end_sleeper
+    refuses_limits 'no process' "$tool" limits "$sleeper"
+    # Ended, with a parent that does not know yet.
+    # shellcheck disable=SC2016  # for the inner shell
+    start_sleeper sh -c 'sleep 20 & echo $! >ended; exec sleep 20'
+    kill -KILL "$(<ended)"
+    wait_until 10 grep -q zombie "/proc/$(<ended)/status"
+    refuses_limits 'has ended' "$tool" limits "$(<ended)"
+    end_sleeper
+    refuses_limits 'no process' "$tool" limits 0
+    status 64 "$tool" limits x
+    status 64 "$tool" limits --contexts
+    status 0 "$tool" limits
+    status 0 "$tool" limits --json
+    jq -e '.limits.aio_max_nr.variable == "IOCTX_AIO_MAX_NR" and (has("process") | not)' out \
+        >/dev/null || fail "without a process: $(<out)"
+}
+
+# start_sleeper COMMAND...: in the background, until it sleeps (call 230); its number in `sleeper`.
+start_sleeper() {
+    "$@" &
+    sleeper=$!
+    wait_until 10 grep -q '^230 ' "/proc/$sleeper/syscall"
+}
+
+end_sleeper() {
+    kill "$sleeper" 2>/dev/null || true
+    wait "$sleeper" || true
+}
+
+# refuses_limits WORDS COMMAND...: status 1, and one line that has the words.
+refuses_limits() {
+    local words=$1
+    shift
+    status 1 "$@"
+    grep -q "$words" err || fail "no '$words' in: $(<err)"
+    expect_equal "lines" 1 "$(wc -l <err)"
+}
+
 answers() {
     local subcommand
     status 0 "$tool" --help
     status 0 "$tool" --version
     [[ -s out ]]
-    for subcommand in run doctor probe cp; do
+    for subcommand in run doctor probe cp limits; do
         status 0 "$tool" "$subcommand" --help
         grep -qi example out || fail "$subcommand --help has no example"
     done
@@ -234,6 +322,7 @@ try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
 try doctor_diagnoses diagnoses
+try limits_of_a_process counts
 try tool_help_version_completions answers
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp

@@ -11,6 +11,18 @@ import Testing
 @Suite struct JobTableTests {
     // MARK: Allocation and names
 
+    /// Atomic.add ends the process where the sum does not fit.
+    @Test("A job may be used more often than its generation can count") func generationWraps() {
+        let table = makeTable()
+        let first = table.allocate()!
+        first.it.generation.store(.max, ordering: .relaxed)
+        let name = first.name
+        table.free(first, from: .preparing)
+        let second = table.allocate()!
+        #expect(second == first && second.name != name)
+        #expect(table.job(named: name) == nil)
+    }
+
     @Test("A job carries nothing over from the life before") func allocationResets() {
         let table = makeTable()
         let first = table.allocate()!

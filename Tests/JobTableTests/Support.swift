@@ -27,7 +27,7 @@ extension Ref where Pointee == JobTable {
         free(job, from: .finished)
     }
 
-    var jobsInUse: UInt32 { it.inUse.load(ordering: .acquiring) }
+    var jobsInUse: UInt64 { it.jobsInUse }
 }
 
 extension Ref where Pointee == Job {

@@ -10,8 +10,8 @@ import Testing
 
 @testable import LinuxAIO
 
-private var jobsInUse: UInt32 {
-    LinuxFace.current?.it.table.it.inUse.load(ordering: .acquiring) ?? 0
+private var jobsInUse: UInt64 {
+    LinuxFace.current?.it.table.it.jobsInUse ?? 0
 }
 
 /// Waits until a daemon waits for the files of `count` jobs.

@@ -153,7 +153,7 @@ private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) =
             #expect(new.results(1) == [2: Int64(POLLIN)], "and nothing of the old one's")
             _ = write(writer.number, "hello", 5)
             let table = LinuxFace.current!.it.table
-            while table.it.inUse.load(ordering: .acquiring) != 0 { usleep(1000) }
+            while table.it.jobsInUse != 0 { usleep(1000) }
             #expect(new.reap(0).result == 0)
             #expect(AioContext(1).ring.id == 0, "the old one's id is free again")
         }

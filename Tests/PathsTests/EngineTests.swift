@@ -282,7 +282,7 @@ import Testing
                 #expect(outbox.result(at: place) == Int64(1 + place % 16), "pipe \(place)")
                 #expect(buffers[place].isFilled(with: UInt8(place), 1 + place % 16))
             }
-            let inUse = engine.it.table.it.inUse.load(ordering: .acquiring)
+            let inUse = engine.it.table.it.jobsInUse
             #expect(inUse == 0)
         }
     }
