@@ -24,15 +24,29 @@ enum Adoption {
 }
 
 extension Ref where Pointee == LinuxFace {
+    var mayAdopt: Bool { it.choice == .automatic || it.choice == .native }
+
+    /// At io_setup. A context that may become the kernel's gets its daemon when it has not: the C
+    /// library makes the read and write of a program slower once there is a second thread.
+    func warmUpUnlessAdoptable() {
+        if mayAdopt { ioctx_note_starter() } else { it.engine.warmUp() }
+    }
+
     /// Whether a context that has never been used should be the kernel's; asked at its first
     /// io_submit. True when it is now.
     @inline(never)
     func adopt(_ context: ContextRef, _ pointers: UInt) -> Bool {
         let isFirst = context.clear(ContextState.fresh)
-        if !isFirst || !suitsKernel(pointers) || !it.engine.kernelAIOIsUsable()
+        if isFirst && adoptFirst(context, pointers) { return true }
+        if isFirst { it.engine.warmUp() }
+        return context.isAdopted
+    }
+
+    private func adoptFirst(_ context: ContextRef, _ pointers: UInt) -> Bool {
+        if !suitsKernel(pointers) || !it.engine.kernelAIOIsUsable()
             || !reserveAdoption(context.it.quota)
         {
-            return context.isAdopted
+            return false
         }
         if moveKernelRing(onto: context) {
             // Whoever sleeps for an event of our ring must now sleep for one of the kernel's.

@@ -33,7 +33,7 @@ public enum LinuxAIO {
                 }
                 return failure(EFAULT)
             }
-            face.it.engine.warmUp()
+            face.warmUpUnlessAdoptable()
             return 0
         }
     }
@@ -100,6 +100,8 @@ public enum LinuxAIO {
         }
         defer { face.unpin(context) }
         if minimum < 0 || maximum < minimum { return failure(EINVAL) }
+        // It may be a handler that submits while this sleeps, and that starts no daemon.
+        if minimum > 0 && context.mayBeAdopted { face.it.engine.warmUp() }
         var reaping = Reaping(
             context: context, minimum: minimum, maximum: maximum, events: events,
             deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)

@@ -234,8 +234,7 @@ extension Ref where Pointee == LinuxFace {
             let (pages, address) = it.arena.allocateViews(bytes: bytes)
         else { return failure(ENOMEM) }
         context.prepare(
-            ring: AioRing(pages: pages, id: context.it.index), quota: n,
-            mayBeAdopted: it.choice == .automatic || it.choice == .native)
+            ring: AioRing(pages: pages, id: context.it.index), quota: n, mayBeAdopted: mayAdopt)
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
         evicted = evictLocked(address)
