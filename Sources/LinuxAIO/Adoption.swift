@@ -221,9 +221,9 @@ extension Ref where Pointee == LinuxFace {
         let address = context.it.address.load(ordering: .relaxed)
         let nr = context.it.ring.nr
         guard let header = Ref<RingHeader>(address: address) else { return 0 }
-        let head = header.it.head.load(ordering: .relaxed) % nr
+        let head = AioRing.slot(header.it.head.load(ordering: .relaxed), of: nr)
         // Acquire pairs with the kernel's barrier between an event and the tail.
-        let tail = header.it.tail.load(ordering: .acquiring) % nr
+        let tail = AioRing.slot(header.it.tail.load(ordering: .acquiring), of: nr)
         let available = Int(AioRing.events(from: head, to: tail, of: nr))
         if available == 0 || available < minimum { return 0 }
         if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }

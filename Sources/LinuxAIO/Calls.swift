@@ -44,8 +44,13 @@ public enum LinuxAIO {
     }
 
     /// io_submit(2). The number of requests accepted, or the errno of the first.
+    @inline(__always)
     public static func submit(_ context: UInt, _ nr: Int, _ pointers: UInt) -> Int {
-        withFace { face in face.submit(context, count: nr, pointers) }
+        enter { nested in
+            if nested { return failure(EAGAIN) }
+            guard let face = LinuxFace.current else { return failureWithoutFace }
+            return face.submit(context, count: nr, pointers)
+        }
     }
 
     /// io_cancel(2). -EINPROGRESS when the request will end early, with its event in the ring;
@@ -66,6 +71,7 @@ public enum LinuxAIO {
 
     /// io_getevents(2) and io_pgetevents(2). The number of events stored at `events`.
     /// -EFAULT, -EINVAL, -EINTR, -ENOSYS.
+    @inline(__always)
     public static func getEvents(
         _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
         sigmask: UInt
@@ -137,6 +143,10 @@ public enum LinuxAIO {
         return face.it.choice == .off
     }
 
+    private static var failureWithoutFace: Int {
+        Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
+    }
+
     @inline(__always)
     private static func withContext(
         _ address: UInt, _ body: (Ref<LinuxFace>, ContextRef) -> Int
@@ -152,9 +162,7 @@ public enum LinuxAIO {
     private static func withFace(_ body: (Ref<LinuxFace>) -> Int) -> Int {
         enter { nested in
             if nested { return failure(EAGAIN) }
-            guard let face = LinuxFace.current else {
-                return Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
-            }
+            guard let face = LinuxFace.current else { return failureWithoutFace }
             return face.it.choice == .off ? failure(ENOSYS) : body(face)
         }
     }
