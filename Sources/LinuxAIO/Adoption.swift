@@ -26,10 +26,17 @@ enum Adoption {
 extension Ref where Pointee == LinuxFace {
     var mayAdopt: Bool { it.choice == .automatic || it.choice == .native }
 
-    /// At io_setup. A context that may become the kernel's gets its daemon when it has not: the C
-    /// library makes the read and write of a program slower once there is a second thread.
+    /// At io_setup. Where contexts may become the kernel's, a daemon is started by the first request
+    /// that needs one: once there is a second thread, the C library makes the program's read and
+    /// write slower.
     func warmUpUnlessAdoptable() {
         if mayAdopt { ioctx_note_starter() } else { it.engine.warmUp() }
+    }
+
+    /// Before a sleep for events of a context of ours: it may be a handler that submits meanwhile,
+    /// and that starts no daemon. Once, so that a daemon which found nothing to do may leave.
+    func warmUpForHandlers() {
+        if mayAdopt && !it.isWarm.exchange(true, ordering: .relaxed) { it.engine.warmUp() }
     }
 
     /// Whether a context that has never been used should be the kernel's; asked at its first
@@ -37,16 +44,10 @@ extension Ref where Pointee == LinuxFace {
     @inline(never)
     func adopt(_ context: ContextRef, _ pointers: UInt) -> Bool {
         let isFirst = context.clear(ContextState.fresh)
-        if isFirst && adoptFirst(context, pointers) { return true }
-        if isFirst { it.engine.warmUp() }
-        return context.isAdopted
-    }
-
-    private func adoptFirst(_ context: ContextRef, _ pointers: UInt) -> Bool {
-        if !suitsKernel(pointers) || !it.engine.kernelAIOIsUsable()
+        if !isFirst || !suitsKernel(pointers) || !it.engine.kernelAIOIsUsable()
             || !reserveAdoption(context.it.quota)
         {
-            return false
+            return context.isAdopted
         }
         if moveKernelRing(onto: context) {
             // Whoever sleeps for an event of our ring must now sleep for one of the kernel's.

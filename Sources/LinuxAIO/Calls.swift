@@ -106,8 +106,7 @@ public enum LinuxAIO {
         }
         defer { face.unpin(context) }
         if minimum < 0 || maximum < minimum { return failure(EINVAL) }
-        // It may be a handler that submits while this sleeps, and that starts no daemon.
-        if minimum > 0 && context.mayBeAdopted { face.it.engine.warmUp() }
+        if minimum > 0 && !context.isAdopted { face.warmUpForHandlers() }
         var reaping = Reaping(
             context: context, minimum: minimum, maximum: maximum, events: events,
             deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)

@@ -21,6 +21,8 @@ struct LinuxFace: ~Copyable {
     let memory: UserMemory  // constant
     /// Neither strict nor off; constant.
     let isUsual: Bool
+    /// A daemon has been started for those who sleep.
+    let isWarm = Atomic<Bool>(false)
     var contexts: Reserve<Context>  // (f) to grow
     let contextCount = Atomic<UInt32>(0)  // (f) to write: records ever used
     var lowestFree: UInt32 = 0  // (f) no free record below

@@ -174,10 +174,10 @@ enum FileHints {
 extension Ref where Pointee == EngineRecord {
     @inline(__always)
     private func hintSlot(_ descriptor: Int32) -> Ref<Atomic<UInt32>>? {
-        let index = UInt(UInt32(bitPattern: descriptor))
-        if index >= UInt(FileHints.count) { return nil }
+        if descriptor < 0 || Int(descriptor) >= FileHints.count { return nil }
         return Ref<Atomic<UInt32>>(
-            address: it.hints &+ index &* UInt(MemoryLayout<Atomic<UInt32>>.stride))
+            address: it.hints
+                &+ UInt(bitPattern: Int(descriptor)) &* UInt(MemoryLayout<Atomic<UInt32>>.stride))
     }
 
     @inline(__always)
