@@ -7,8 +7,23 @@
 
 __thread struct ioctx_thread ioctx_thread_local;
 
-/* The process that started the first of our threads: this one or an ancestor. */
+/* The process that first might have had threads of ours: this one or an ancestor. */
 static _Atomic(pid_t) first_starter;
+
+/* True when it is this process, which it becomes if there was none. */
+static bool is_first_starter(void)
+{
+    pid_t process = (pid_t)ioctx_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    pid_t starter = 0;
+
+    return atomic_compare_exchange_strong(&first_starter, &starter, process) || starter == process;
+}
+
+void ioctx_note_starter(void)
+{
+    if (atomic_load(&first_starter) == 0)
+        is_first_starter();
+}
 
 /*
  * True in a child that was made without the C library's knowledge, by clone or vfork, of a process in
@@ -19,11 +34,9 @@ static _Atomic(pid_t) first_starter;
 static bool is_unknown_child(void)
 {
     pthread_mutex_t probe = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
-    pid_t process = (pid_t)ioctx_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
-    pid_t starter = 0;
     int owner;
 
-    if (atomic_compare_exchange_strong(&first_starter, &starter, process) || starter == process)
+    if (is_first_starter())
         return false;
     pthread_mutex_lock(&probe);
     owner = probe.__data.__owner;

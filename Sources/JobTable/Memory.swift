@@ -110,11 +110,14 @@ public enum Memory {
     /// True for an address that no user-space buffer can have: NULL, or the kernel's half.
     @inline(__always)
     public static func isOutsideUserSpace(_ address: UInt) -> Bool {
-        address == 0 || isKernelHalf(address)
+        // 0 becomes the greatest of all.
+        address &- 1 >= userSpaceEnd &- 1
     }
 
     @inline(__always)
-    public static func isKernelHalf(_ address: UInt) -> Bool { address >= 0x7fff_ffff_f000 }
+    public static func isKernelHalf(_ address: UInt) -> Bool { address >= userSpaceEnd }
+
+    private static let userSpaceEnd: UInt = 0x7fff_ffff_f000
 }
 
 extension Ref: Equatable where Pointee: ~Copyable {

@@ -24,6 +24,21 @@ enum Adoption {
 }
 
 extension Ref where Pointee == LinuxFace {
+    var mayAdopt: Bool { it.choice == .automatic || it.choice == .native }
+
+    /// At io_setup. Where contexts may become the kernel's, a daemon is started by the first request
+    /// that needs one: once there is a second thread, the C library makes the program's read and
+    /// write slower.
+    func warmUpUnlessAdoptable() {
+        if mayAdopt { ioctx_note_starter() } else { it.engine.warmUp() }
+    }
+
+    /// Before a sleep for events of a context of ours: it may be a handler that submits meanwhile,
+    /// and that starts no daemon. Once, so that a daemon which found nothing to do may leave.
+    func warmUpForHandlers() {
+        if mayAdopt && !it.isWarm.exchange(true, ordering: .relaxed) { it.engine.warmUp() }
+    }
+
     /// Whether a context that has never been used should be the kernel's; asked at its first
     /// io_submit. True when it is now.
     @inline(never)
@@ -213,9 +228,9 @@ extension Ref where Pointee == LinuxFace {
         let address = context.it.address.load(ordering: .relaxed)
         let nr = context.it.ring.nr
         guard let header = Ref<RingHeader>(address: address) else { return 0 }
-        let head = header.it.head.load(ordering: .relaxed) % nr
+        let head = AioRing.slot(header.it.head.load(ordering: .relaxed), of: nr)
         // Acquire pairs with the kernel's barrier between an event and the tail.
-        let tail = header.it.tail.load(ordering: .acquiring) % nr
+        let tail = AioRing.slot(header.it.tail.load(ordering: .acquiring), of: nr)
         let available = Int(AioRing.events(from: head, to: tail, of: nr))
         if available == 0 || available < minimum { return 0 }
         if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }

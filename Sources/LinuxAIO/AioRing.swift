@@ -64,8 +64,13 @@ struct AioRing {
     @inline(__always)
     private var head: UInt32 {
         // Acquire pairs with the release of a program that consumed events itself.
-        let head = header.it.head.load(ordering: .acquiring)
-        return head < nr ? head : head % nr
+        Self.slot(header.it.head.load(ordering: .acquiring), of: nr)
+    }
+
+    /// An index that others may have written, within a ring of `nr`.
+    @inline(__always)
+    static func slot(_ index: UInt32, of nr: UInt32) -> UInt32 {
+        index < nr ? index : index % nr
     }
 
     /// Events that nobody has consumed yet.
@@ -111,13 +116,17 @@ struct AioRing {
         let there = Int(Self.events(from: position, to: tail, of: nr))
         if there < minimum || there == 0 { return 0 }
         let taken = UInt32(truncatingIfNeeded: min(count, there))
-        Self.copy(ring: pages.address, nr, from: position, to: events, count: taken)
+        if taken == 1 {
+            unsafe Ref<io_event>(address: events).unsafelyUnwrapped.it = eventAddress(position).it
+        } else {
+            Self.copy(ring: pages.address, nr, from: position, to: events, count: taken)
+        }
         consume(taken, from: position)
         return Int(taken)
     }
 
     /// Copies events of a ring of `nr` slots, up to its end and then from its start.
-    @inline(__always)
+    @inline(never)
     static func copy(
         ring address: UInt, _ nr: UInt32, from position: UInt32, to target: UInt, count: UInt32
     ) {

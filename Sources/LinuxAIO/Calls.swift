@@ -33,7 +33,7 @@ public enum LinuxAIO {
                 }
                 return failure(EFAULT)
             }
-            face.it.engine.warmUp()
+            face.warmUpUnlessAdoptable()
             return 0
         }
     }
@@ -44,10 +44,14 @@ public enum LinuxAIO {
     }
 
     /// io_submit(2). The number of requests accepted, or the errno of the first.
+    @inline(__always)
     public static func submit(_ context: UInt, _ nr: Int, _ pointers: UInt) -> Int {
-        let result = withFace { face in face.submit(context, count: nr, pointers) }
-        if result == failure(EAGAIN) { JobTable.current?.it.counters.it.linux.eagain.add() }
-        return result
+        enter { nested in
+            guard let face = LinuxFace.current else { return failureWithoutFace }
+            let result = nested ? failure(EAGAIN) : face.submit(context, count: nr, pointers)
+            if result == failure(EAGAIN) { face.it.counters.it.linux.eagain.add() }
+            return result
+        }
     }
 
     /// io_cancel(2). -EINPROGRESS when the request will end early, with its event in the ring;
@@ -68,6 +72,7 @@ public enum LinuxAIO {
 
     /// io_getevents(2) and io_pgetevents(2). The number of events stored at `events`.
     /// -EFAULT, -EINVAL, -EINTR, -ENOSYS.
+    @inline(__always)
     public static func getEvents(
         _ context: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt,
         sigmask: UInt
@@ -102,6 +107,7 @@ public enum LinuxAIO {
         }
         defer { face.unpin(context) }
         if minimum < 0 || maximum < minimum { return failure(EINVAL) }
+        if minimum > 0 && !context.isAdopted { face.warmUpForHandlers() }
         var reaping = Reaping(
             context: context, minimum: minimum, maximum: maximum, events: events,
             deadlineNs: deadlineNs, sigmask: sigmask, timeout: timeout)
@@ -138,6 +144,10 @@ public enum LinuxAIO {
         return face.it.choice == .off
     }
 
+    private static var failureWithoutFace: Int {
+        Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
+    }
+
     @inline(__always)
     private static func withContext(
         _ address: UInt, _ body: (Ref<LinuxFace>, ContextRef) -> Int
@@ -153,9 +163,7 @@ public enum LinuxAIO {
     private static func withFace(_ body: (Ref<LinuxFace>) -> Int) -> Int {
         enter { nested in
             if nested { return failure(EAGAIN) }
-            guard let face = LinuxFace.current else {
-                return Engine.isOffInEnvironment() ? failure(ENOSYS) : failure(EINVAL)
-            }
+            guard let face = LinuxFace.current else { return failureWithoutFace }
             return face.it.choice == .off ? failure(ENOSYS) : body(face)
         }
     }

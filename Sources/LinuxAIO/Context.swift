@@ -199,6 +199,17 @@ extension Ref where Pointee == Context {
         it.lock.unlock()
     }
 
+    /// The same for a single event.
+    @inline(__always)
+    func publish(_ event: io_event) {
+        it.lock.lock()
+        it.ring.store(event)
+        it.counts.inlined.addLocked(1)
+        it.ring.advanceTail(by: 1)
+        it.inFlight &-= 1
+        it.lock.unlock()
+    }
+
     // MARK: The request queue
 
     /// Links a deferred job in; it pins the context until `jobAnnounced`.

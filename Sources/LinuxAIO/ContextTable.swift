@@ -19,6 +19,10 @@ struct LinuxFace: ~Copyable {
     let choice: Engine  // constant
     let processors: UInt32  // constant
     let memory: UserMemory  // constant
+    /// Neither strict nor off; constant.
+    let isUsual: Bool
+    /// A daemon has been started for those who sleep.
+    let isWarm = Atomic<Bool>(false)
     var contexts: Reserve<Context>  // (f) to grow
     let contextCount = Atomic<UInt32>(0)  // (f) to write: records ever used
     var lowestFree: UInt32 = 0  // (f) no free record below
@@ -48,6 +52,7 @@ struct LinuxFace: ~Copyable {
             return face
         }
         let choice = Engine.fromEnvironment()
+        let memory = UserMemory.fromEnvironment()
         let heads = Memory.map(
             bytes: buckets &* MemoryLayout<Atomic<UInt32>>.stride,
             protection: PROT_READ | PROT_WRITE)
@@ -60,8 +65,8 @@ struct LinuxFace: ~Copyable {
             to: LinuxFace(
                 lock: FutexLock(), table: table, engine: engine, choice: choice,
                 processors: Limits.possibleProcessors(),
-                memory: UserMemory.fromEnvironment(), contexts: contexts, arena: arena,
-                counters: table.it.counters, heads: heads))
+                memory: memory, isUsual: !memory.isStrict && choice != .off, contexts: contexts,
+                arena: arena, counters: table.it.counters, heads: heads))
         let counters = table.it.counters
         counters.it.linux.contextsAddress = UInt64(face.it.contexts[0].address)
         counters.it.linux.contextsStride = UInt32(MemoryLayout<Context>.stride)
@@ -169,7 +174,17 @@ extension Ref where Pointee == LinuxFace {
     /// The record that had that address a moment ago. The caller makes it stay and looks again.
     @inline(__always)
     func findUnpinned(_ address: UInt) -> ContextRef? {
-        var next = bucket(address).it.load(ordering: .acquiring)
+        let first = bucket(address).it.load(ordering: .acquiring)
+        if first == 0 { return nil }
+        let context = it.contexts[first &- 1]
+        return context.it.address.load(ordering: .relaxed) == address
+            ? context : findBehind(context, address)
+    }
+
+    /// The same in the rest of a hash chain, which may be changed meanwhile, even into a ring.
+    @inline(never)
+    private func findBehind(_ first: ContextRef, _ address: UInt) -> ContextRef? {
+        var next = first.it.hashNext
         var steps: UInt32 = 0
         while next != 0 && steps <= it.contextCount.load(ordering: .relaxed) {
             let context = it.contexts[next &- 1]
@@ -240,8 +255,7 @@ extension Ref where Pointee == LinuxFace {
             let (pages, address) = it.arena.allocateViews(bytes: bytes)
         else { return failure(ENOMEM) }
         context.prepare(
-            ring: AioRing(pages: pages, id: context.it.index), quota: n,
-            mayBeAdopted: it.choice == .automatic || it.choice == .native)
+            ring: AioRing(pages: pages, id: context.it.index), quota: n, mayBeAdopted: mayAdopt)
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
         evicted = evictLocked(address)

@@ -41,8 +41,9 @@ extension Ref where Pointee == LinuxFace {
     /// or nil where it takes a longer look.
     @inline(__always)
     func takeReady(_ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt) -> Int? {
-        if it.memory.isStrict || Memory.isOutsideUserSpace(events) || minimum < 0
-            || maximum < max(minimum, 1)
+        // A negative minimum is, without its sign, greater than every maximum that is not.
+        if maximum <= 0 || UInt(bitPattern: minimum) > UInt(bitPattern: maximum) || !it.isUsual
+            || Memory.isOutsideUserSpace(events)
         {
             return nil
         }

@@ -60,19 +60,44 @@ extension Ref where Pointee == LinuxFace {
     /// io_submit(2). The number of accepted requests, or a negated errno.
     @inline(__always)
     func submit(_ address: UInt, count: Int, _ pointers: UInt) -> Int {
-        unsafe withUnsafeTemporaryAllocation(
-            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
-        ) { buffer in
-            let events = UInt(bitPattern: buffer.baseAddress)
-            guard !it.memory.isStrict, !Memory.isOutsideUserSpace(pointers), count > 0,
-                let context = findUnpinned(address)
-            else { return submitPinned(address, count: count, pointers, events) }
-            if context.isAdopted { return submitAdopted(context, address, count: count, pointers) }
-            // First: a handler that destroys the context must not wait for these slots.
-            rememberInThread(context)
+        guard it.isUsual, !Memory.isOutsideUserSpace(pointers), count > 0,
+            let context = findUnpinned(address)
+        else { return submitPinned(address, count: count, pointers) }
+        if context.isAdopted { return submitAdopted(context, address, count: count, pointers) }
+        // First: a handler that destroys the context must not wait for these slots.
+        rememberInThread(context)
+        return count == 1
+            ? submitSingle(to: context, address, pointers)
+            : submitMany(to: context, address, count: count, pointers)
+    }
+
+    /// A single read that comes from memory passes through here without a call.
+    @inline(__always)
+    private func submitSingle(to context: ContextRef, _ address: UInt, _ pointers: UInt) -> Int {
+        if context.reserve(1, named: address) == 0 {
+            return submitPinned(address, count: 1, pointers)
+        }
+        guard let read = PlainRead(at: pointers),
+            let flags = it.engine.flagsToReadAtOnce(read.descriptor)
+        else { return submitRest(of: context, pointers, attempt: nil) }
+        let result = it.engine.readAtOnce(read.descriptor, read.vector, read.offset, flags)
+        if result != read.length {
+            return submitRest(of: context, pointers, attempt: Attempt(read, flags, result))
+        }
+        context.publish(read.event)
+        context.wakeSleepers()
+        releaseUnpinned(context)
+        return 1
+    }
+
+    @inline(never)
+    private func submitMany(
+        to context: ContextRef, _ address: UInt, count: Int, _ pointers: UInt
+    ) -> Int {
+        withRoom { events in
             let slots = context.reserve(
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
-            if slots == 0 { return submitPinned(address, count: count, pointers, events) }
+            if slots == 0 { return submitPinned(address, count: count, pointers) }
             var attempt: Attempt?
             let accepted = readAtOnce(
                 min(count, Int(slots)), pointers, into: events, attempt: &attempt)
@@ -90,6 +115,14 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
+    /// Room for the events of one call, on the stack.
+    @inline(__always)
+    private func withRoom(_ body: (_ events: UInt) -> Int) -> Int {
+        unsafe withUnsafeTemporaryAllocation(
+            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
+        ) { body(UInt(bitPattern: $0.baseAddress)) }
+    }
+
     /// Reads that ask for nothing but their buffer, for as long as they come from memory: how many of
     /// `count`. The first of a submission, and the most of many.
     @inline(__always)
@@ -102,26 +135,20 @@ extension Ref where Pointee == LinuxFace {
         var descriptor: Int32 = -1
         var flags: Int32 = 0
         while accepted < count {
-            let slot = pointers &+ UInt(bitPattern: accepted &* 8)
-            guard let address = Ref<UInt>(address: slot)?.it, !Memory.isOutsideUserSpace(address),
-                let plain = PlainTransfer(address), !plain.isWrite, plain.resfd < 0
-            else { break }
-            if plain.descriptor != descriptor {
-                guard let hinted = engine.flagsToReadAtOnce(plain.descriptor) else { break }
-                flags = hinted
-                descriptor = plain.descriptor
-            }
-            var vector = plain.vector
-            let result = withAddress(of: &vector) {
-                engine.readAtOnce(descriptor, UInt(bitPattern: $0), plain.offset, flags)
-            }
-            if result != plain.vector.length {
-                attempt = Attempt(
-                    address: address, plain: plain, result: flags != 0 ? result : nil)
+            guard let read = PlainRead(at: pointers &+ UInt(bitPattern: accepted &* 8)) else {
                 break
             }
-            unsafe Ref<io_event>(address: event).unsafelyUnwrapped.it = io_event(
-                data: plain.data, obj: UInt64(address), res: Int64(result), res2: 0)
+            if read.descriptor != descriptor {
+                guard let hinted = engine.flagsToReadAtOnce(read.descriptor) else { break }
+                flags = hinted
+                descriptor = read.descriptor
+            }
+            let result = engine.readAtOnce(descriptor, read.vector, read.offset, flags)
+            if result != read.length {
+                attempt = Attempt(read, flags, result)
+                break
+            }
+            unsafe Ref<io_event>(address: event).unsafelyUnwrapped.it = read.event
             event &+= UInt(AioRing.eventBytes)
             accepted &+= 1
         }
@@ -186,6 +213,19 @@ extension Ref where Pointee == LinuxFace {
         return true
     }
 
+    /// A single request that is no read from memory. Its reserved slot has kept the context until here.
+    @inline(never)
+    private func submitRest(
+        of context: ContextRef, _ pointers: UInt, attempt: Attempt?
+    ) -> Int {
+        withRoom { events in
+            var gathered = Gathered(context: context, events: events)
+            gathered.slots = 1
+            gathered.attempt = attempt
+            return submitRest(&gathered, count: 1, pointers)
+        }
+    }
+
     /// The rest of an io_submit that began with cached reads. The reserved slots have kept the
     /// context until here.
     @inline(never)
@@ -219,9 +259,8 @@ extension Ref where Pointee == LinuxFace {
     }
 
     @inline(never)
-    private func submitPinned(
-        _ address: UInt, count nr: Int, _ pointers: UInt, _ events: UInt
-    ) -> Int {
+    private func submitPinned(_ address: UInt, count nr: Int, _ pointers: UInt) -> Int {
+        if it.choice == .off { return failure(ENOSYS) }
         guard let context = find(address) else { return failure(EINVAL) }
         defer { unpin(context) }
         if nr < 0 { return failure(EINVAL) }
@@ -233,8 +272,10 @@ extension Ref where Pointee == LinuxFace {
         {
             return submitAdopted(context, address, count: nr, pointers)
         }
-        var gathered = Gathered(context: context, events: events)
-        let result = submitOurs(&gathered, after: 0, count: count, pointers)
+        let result = withRoom { events in
+            var gathered = Gathered(context: context, events: events)
+            return submitOurs(&gathered, after: 0, count: count, pointers)
+        }
         return result == failure(EAGAIN) && context.isAdopted
             ? submitAdopted(context, address, count: nr, pointers) : result
     }
@@ -512,6 +553,48 @@ extension Ref where Pointee == LinuxFace {
     }
 }
 
+/// A plain read without an eventfd, as a look at a few words tells. The kernel looks at the buffer:
+/// the request's words about it are a vector as they lie there.
+private struct PlainRead {
+    let address: UInt
+    let data: UInt64
+    let descriptor: Int32
+    let base: UInt64
+    let length: Int
+    let offset: Int64
+
+    /// nil when the request that `slot`, which is in user space, points to is anything else.
+    @inline(__always)
+    init?(at slot: UInt) {
+        let address = unsafe Ref<UInt>(address: slot).unsafelyUnwrapped.it
+        guard !Memory.isOutsideUserSpace(address), let iocb = Ref<iocb>(address: address) else {
+            return nil
+        }
+        let others =
+            UInt64(UInt32(iocb.it.aio_lio_opcode) | iocb.it.aio_key | iocb.it.aio_flags)
+            | iocb.it.aio_reserved2 | UInt64(UInt32(bitPattern: iocb.it.aio_rw_flags))
+        length = Int(truncatingIfNeeded: iocb.it.aio_nbytes)
+        offset = iocb.it.aio_offset
+        // Offset -1 would be the file's own position.
+        if others != 0 || offset < 0 || length <= 0 || length > System.transferBytesMax {
+            return nil
+        }
+        self.address = address
+        data = iocb.it.aio_data
+        descriptor = iocb.it.aio_fildes
+        base = iocb.it.aio_buf
+    }
+
+    @inline(__always)
+    var vector: UInt { address &+ UInt(IOCTX_AIO_BUF_OFFSET) }
+
+    /// Of a read that came to all its bytes.
+    @inline(__always)
+    var event: io_event {
+        io_event(data: data, obj: UInt64(address), res: Int64(length), res2: 0)
+    }
+}
+
 /// A plain read or write, which a look at a few words tells: opcode 0 or 1, key, flags and reserved
 /// words 0 but for an eventfd, a buffer in user space, an offset that is not negative.
 private struct PlainTransfer {
@@ -548,6 +631,15 @@ private struct PlainTransfer {
         if flags != 0 && resfd < 0 { return nil }
     }
 
+    init(_ read: PlainRead) {
+        data = read.data
+        isWrite = false
+        descriptor = read.descriptor
+        vector = Vector(base: UInt(truncatingIfNeeded: read.base), length: read.length)
+        offset = read.offset
+        resfd = -1
+    }
+
     /// The request itself.
     var iocb: iocb {
         var iocb = CLibAIO.iocb()
@@ -572,6 +664,22 @@ private struct Attempt {
     let plain: PlainTransfer
     /// What a read with RWF_NOWAIT came to.
     let result: Int?
+
+    @inline(__always)
+    init(address: UInt, plain: PlainTransfer, result: Int?) {
+        self.address = address
+        self.plain = plain
+        self.result = result
+    }
+
+    /// A read with those flags that did not come to all its bytes.
+    @inline(__always)
+    init(_ read: PlainRead, _ flags: Int32, _ result: Int) {
+        // More are the length that another thread has stored in the request meanwhile.
+        let isShort = flags != 0 && result < read.length
+        self.init(
+            address: read.address, plain: PlainTransfer(read), result: isShort ? result : nil)
+    }
 }
 
 /// block/ioprio.c, ioprio_check_cap.

@@ -769,7 +769,10 @@ extension Ref where Pointee == Station {
 
     private func workOff() {
         while let job = it.pool.work.takeFirst(it.table) {
-            if !hasItsFiles(job) { receiveForWorkers(until: job) }
+            if !hasItsFiles(job) {
+                // A file that is still in the socket cannot be shared by requests to come.
+                receiveForWorkers(until: job.it.isExclusive ? nil : job)
+            }
             if job.it.isExclusive && !mayStart(job) {
                 // Parked; whoever does the one before it will look for it.
                 it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
@@ -796,7 +799,7 @@ extension Ref where Pointee == Station {
                     && it.engine.it.streams.follows(it.table, $0, writes.last)
             })
         {
-            if !hasItsFiles(next) { receiveForWorkers(until: next) }
+            if !hasItsFiles(next) { receiveForWorkers() }
             if !next.transition(from: .queued, to: .running) {
                 settle(next, from: .cancelled, result: next.cancelledResult)
                 break

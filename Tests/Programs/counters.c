@@ -174,7 +174,9 @@ static void expect_daemons(struct sight sight) {
         sight = look(program);
     }
     expect(sight.block.daemons.now, threads_of_the_layer());
-    expect_that(sight.block.num_aio_procs.now < sight.block.daemons.now, "workers are not all");
+    // Where contexts may become the kernel's, there is none before the first request that needs it.
+    expect_that(sight.block.num_aio_procs.now < sight.block.daemons.now || sight.block.daemons.now == 0,
+        "workers are not all");
 }
 
 static bool kernel_serves_direct(void) {
@@ -490,9 +492,10 @@ static void posix_requests_are_counted_by_path(void) {
     sight = next();
     expect(sight.block.posix_native + sight.block.posix_daemon, 4);
     if (kernel_serves_direct()) {
-        expect(sight.block.posix_native, 3);
+        // A pool has the fsync when one of the reads is not forgotten yet.
+        expect_either(sight.block.posix_native, 4, 3);
         // Each is made while the one before it may not be forgotten.
-        expect_that(sight.block.num_buf_aio.most >= 1 && sight.block.num_buf_aio.most <= 3,
+        expect_that(sight.block.num_buf_aio.most >= 1 && sight.block.num_buf_aio.most <= 4,
             "%lu at most", sight.block.num_buf_aio.most);
     }
     expect(posix_made(&sight), 24);

@@ -32,7 +32,11 @@ struct iocb {
     int32_t aio_resfd;       /* eventfd, used with IOCB_FLAG_RESFD */
 };
 
-enum { IOCTX_AIO_KEY_OFFSET = offsetof(struct iocb, aio_key) };
+enum {
+    IOCTX_AIO_KEY_OFFSET = offsetof(struct iocb, aio_key),
+    /* Of aio_buf and aio_nbytes, which lie as a struct iovec does. */
+    IOCTX_AIO_BUF_OFFSET = offsetof(struct iocb, aio_buf),
+};
 
 /* One completion, 32 bytes. */
 struct io_event {

@@ -155,6 +155,12 @@ enum { IOCTX_DAEMON_STACK_BYTES = 128 * 1024 };
 int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes);
 
 /*
+ * For a process that starts its thread later, if at all: should a child that shares its memory be the
+ * first to call ioctx_thread_start, it is told by this.
+ */
+void ioctx_note_starter(void);
+
+/*
  * Runs body(argument) in a child that shares no memory with us except MAP_SHARED mappings and
  * sends no signal when it ends: a seccomp filter that kills, kills the child.
  * Returns the wait status, or a negated errno when no child could be had.
