@@ -6,13 +6,15 @@ import Synchronization
 
 extension Ref where Pointee == EngineRecord {
     /// Puts a request into the batch, of which `done` bytes are transferred already. Runs it
-    /// inline when no daemon can be had or nothing more can be held.
+    /// inline when no daemon can be had or nothing more can be held. `mayUsePool` is false for an
+    /// fsync that must be parked: see below.
     func postpone(
-        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
+        _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int,
+        mayUsePool: Bool = true
     ) -> Outcome {
         let isSync = request.operation == .fsync || request.operation == .fdatasync
         let isExclusive = isExclusive(request, &batch, facts)
-        let isBlocking = isSync || isExclusive
+        let isBlocking = (isSync || isExclusive) && mayUsePool
         if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
             batch.station = isBlocking ? acquireStationForBlocking() : acquireStation()
@@ -53,20 +55,28 @@ extension Ref where Pointee == EngineRecord {
             return runInline(request, done: done, isStream: isStream)
         }
         if done > 0 { it.table.advance(job, by: done) }
-        _ = job.transition(from: .preparing, to: .queued)
-        if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
-            batch.needsManager = true
-        }
         job.it.isExclusive = isExclusive
-        if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExclusive {
-            batch.isExclusive = false
-        }
         if job.it.isStream || isExclusive {
             it.streams.enter(it.table, job)
         } else if request.face == .posix {
             it.syncs.enter(it.table, job)
-            // Workers take what they are given; the manager asks the gate.
-            if isSync && it.syncs.hasEarlier(it.table, job) { batch.needsManager = true }
+            if isSync && it.syncs.hasEarlier(it.table, job) {
+                if batch.isBlocking && station != it.station.current {
+                    // The daemon that finishes the last of those could not reach the pool.
+                    _ = it.syncs.leave(it.table, job)
+                    discard(station, &batch, job)
+                    return postpone(&request, &batch, facts, done: done, mayUsePool: false)
+                }
+                // Workers take what they are given; the manager asks the gate.
+                batch.needsManager = true
+            }
+        }
+        _ = job.transition(from: .preparing, to: .queued)
+        if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
+            batch.needsManager = true
+        }
+        if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExclusive {
+            batch.isExclusive = false
         }
         if job.it.isBuffered && job.it.operation == .read {
             if request.face == .linux { it.gate.enter(it.table, job) }

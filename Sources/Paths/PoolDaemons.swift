@@ -424,13 +424,15 @@ extension Ref where Pointee == Station {
     }
 
     /// Makes the manager look around. One attempt: when the socket is full, the manager has
-    /// something to wake up for. A daemon of another station reaches nothing here; the manager
-    /// looks by itself now and then.
+    /// something to wake up for. A daemon with a descriptor table of its own, of another station,
+    /// reaches nothing here; the manager looks by itself now and then.
     func kickPool() {
         let station = CurrentThread().station
+        let isInProgramsTable =
+            station == 0 || Ref<Station>(address: station)?.it.kind == .native
         if station == address {
             ringManager()
-        } else if station == 0 && isGate(it.pool.sender) {
+        } else if isInProgramsTable && isGate(it.pool.sender) {
             var message = RightsMessage()
             _ = sendMessage(&message, 0, to: &it.pool.forManager)
         }

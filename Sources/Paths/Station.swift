@@ -287,14 +287,7 @@ extension Ref where Pointee == Station {
         }
         if job.it.isStream || job.it.isExclusive {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
-        } else if job.it.face == .posix {
-            var next = it.engine.it.syncs.leave(it.table, job)
-            while let sync = next {
-                next =
-                    sync.it.queueNext == Job.none ? nil : it.table.job(at: sync.it.queueNext)
-                requeue(sync)
-            }
-        } else {
+        } else if job.it.face == .linux {
             it.engine.it.gate.leave(it.table, job)
         }
         dropHeld(job.it.heldFile)
@@ -302,6 +295,12 @@ extension Ref where Pointee == Station {
         _ = job.transition(from: state, to: .finished)
         if job.it.operation != .notify {
             it.table.hooks(of: job.it.face).publish?(job.address)
+        }
+        // After that: when an aio_fsync is done, so are those that it waited for.
+        var next = it.engine.it.syncs.leave(it.table, job)
+        while let sync = next {
+            next = sync.it.queueNext == Job.none ? nil : it.table.job(at: sync.it.queueNext)
+            requeue(sync)
         }
     }
 
