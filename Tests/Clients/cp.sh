@@ -14,15 +14,17 @@ same() {
     cmp "$1" "$2"
 }
 
-gigabyte() {
-    local limit=120 before after
+# A gigabyte on the engine that programs get, a quarter of it on those that one must ask for.
+large_file() {
+    local limit=120 before after bytes=$((1 << 30))
+    if [[ $engine != auto ]]; then bytes=$((1 << 28)); fi
     (($(df --output=avail -B1M . | tail -1) > 4096)) || skip "less than 4 GiB are free in $PWD"
-    head -c 1G /dev/urandom >source
+    head -c "$bytes" /dev/urandom >source
     before=$(sha256sum <source)
     copy source copy
     after=$(sha256sum <copy)
     expect_equal "sha256" "$before" "$after"
-    expect_equal "size" $((1 << 30)) "$(stat -c %s copy)"
+    expect_equal "size" "$bytes" "$(stat -c %s copy)"
     copy --direct --depth 8 --block-size 1m source direct
     expect_equal "sha256 of the direct copy" "$before" "$(sha256sum <direct)"
 }
@@ -103,7 +105,7 @@ full_disk() {
     grep -qi 'space' err || fail "the message does not say that the disk is full: $(cat err)"
 }
 
-try cp_1_gib gigabyte
+try cp_a_large_file large_file
 try cp_odd_sizes odd_sizes
 try cp_direct_odd_sizes direct_odd_sizes
 try cp_sparse sparse
