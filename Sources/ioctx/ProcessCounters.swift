@@ -73,7 +73,10 @@ struct ProcessCounters {
                 Self.fill(&block, from: memory, at: address)
             else { return false }
             add(made, finished: finished, before, memory)
-            if before.moves & 1 == 0 && before.moves == block.moves { break }
+            // Not the copy in the block: what follows it there may have moved after it was copied.
+            var after = ioctx_counters()
+            guard Self.fill(&after, from: memory, at: address) else { return false }
+            if before.moves & 1 == 0 && before.moves == after.moves { break }
         }
         return true
     }

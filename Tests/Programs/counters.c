@@ -57,7 +57,7 @@ static void *records(int memory, const struct ioctx_counters *block) {
 // Reads as counters.h asks for: what is finished first, and again when counts were on their way.
 static struct sight look(pid_t process) {
     struct sight sight;
-    struct ioctx_counters before;
+    struct ioctx_counters before, after;
     char path[64];
     uintptr_t address = block_of(process);
     must_that(address != 0, "no block in process %d", process);
@@ -79,7 +79,8 @@ static struct sight look(pid_t process) {
         sight.block.posix_finished = before.posix_finished;
         free(made);
         free(finished);
-    } while (before.moves & 1 || before.moves != sight.block.moves);
+        must(pread(memory, &after, sizeof after, (off_t)address), sizeof after);
+    } while (before.moves & 1 || before.moves != after.moves);
     close(memory);
     expect(sight.block.magic, IOCTX_COUNTERS_MAGIC);
     expect(sight.block.version, IOCTX_COUNTERS_VERSION);

@@ -79,7 +79,8 @@ struct ioctx_counters {
     struct ioctx_gauge contexts;
     struct ioctx_gauge aio_nr;
     /* Odd while the counts of a context that is gone move to `gone`: whoever finds it odd, or
-     * changed since he began to read, reads again. */
+     * changed since he began to read, reads again. It is read before everything else and, by a read
+     * of its own, after everything else. */
     uint64_t moves;
     uint64_t linux_eagain; /* calls of io_submit that answered EAGAIN */
     uint64_t unused[2];
