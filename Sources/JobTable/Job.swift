@@ -20,6 +20,8 @@ public enum JobOperation: UInt8, Sendable {
     case poll
     /// Signals an eventfd of the program when a sleeper in io_pgetevents must wake.
     case notify
+
+    public var isSync: Bool { self == .fsync || self == .fdatasync }
 }
 
 /// The interface that a request came by; its hooks are told when the job is done.

@@ -65,11 +65,7 @@ public enum Memory {
     /// is not to be had.
     public static func file(named name: StaticString, bytes: Int) -> Int32 {
         // A file beyond the limit would end the process with SIGXFSZ.
-        var limit = rlimit()
-        let asked = withAddress(of: &limit) {
-            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
-        }
-        if asked < 0 || UInt64(limit.rlim_cur) < UInt64(bytes) { return -EFBIG }
+        if System.softLimit(RLIMIT_FSIZE) ?? 0 < UInt64(bytes) { return -EFBIG }
         if filterForbidsFiles() { return -EPERM }
         let made = createFile(name)
         let file = Int32(truncatingIfNeeded: made)
@@ -83,7 +79,7 @@ public enum Memory {
     /// True when a seccomp filter is active and does not let a child make a file in memory: it might
     /// kill this process for the attempt.
     private static func filterForbidsFiles() -> Bool {
-        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return false }
+        if !System.isFiltered { return false }
         return unsafe ioctx_run_in_child(
             { _ in
                 if Memory.createFile("") < 0 { _ = systemCall(Int32(SYS_exit_group), 1) }

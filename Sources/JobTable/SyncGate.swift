@@ -44,7 +44,7 @@ public struct SyncGate: ~Copyable {
     /// Asked by the daemon that took the job. False when it must come after another that is not
     /// done: the job is parked, and `leave` of the last of those, or `unpark`, gives it back.
     public mutating func mayStart(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
-        if !job.it.isGated || !isSync(job) { return true }
+        if !job.it.isGated || !job.it.operation.isSync { return true }
         lock.lock()
         defer { lock.unlock() }
         job.it.isParked = hasEarlierLocked(table, job)
@@ -72,7 +72,7 @@ public struct SyncGate: ~Copyable {
         }
         job.it.isGated = false
         var chain: JobRef?
-        var following = parkedCount == 0 || isSync(job) ? 0 : next
+        var following = parkedCount == 0 || job.it.operation.isSync ? 0 : next
         while following != 0 {
             let later = table.job(at: following &- 1)
             if later.it.isParked && isSameFile(later, job) && !hasEarlierLocked(table, later) {
@@ -101,14 +101,10 @@ public struct SyncGate: ~Copyable {
         var previous = job.it.gatePrevious
         while previous != 0 {
             let earlier = table.job(at: previous &- 1)
-            if !isSync(earlier) && isSameFile(earlier, job) { return true }
+            if !earlier.it.operation.isSync && isSameFile(earlier, job) { return true }
             previous = earlier.it.gatePrevious
         }
         return false
-    }
-
-    private func isSync(_ job: JobRef) -> Bool {
-        job.it.operation == .fsync || job.it.operation == .fdatasync
     }
 
     private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {

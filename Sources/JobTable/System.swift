@@ -30,6 +30,19 @@ public enum System {
     /// Largest number of bytes that one read or write moves; the kernel truncates to it.
     public static let transferBytesMax = 0x7fff_f000
 
+    /// True when a filter of system calls is active, or it cannot be told: it may kill for a call
+    /// that the program itself never makes. Asked each time, for a program may install one late.
+    public static var isFiltered: Bool { systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) != 0 }
+
+    /// The soft limit RLIMIT_*; nil where it cannot be asked for.
+    public static func softLimit(_ resource: __rlimit_resource) -> UInt64? {
+        var limit = rlimit()
+        let result = withAddress(of: &limit) {
+            systemCall(Int32(SYS_prlimit64), 0, Int(resource.rawValue), 0, $0)
+        }
+        return result < 0 ? nil : UInt64(limit.rlim_cur)
+    }
+
     /// fcntl(2) with F_GETFL.
     @inline(__always)
     public static func fileFlags(_ descriptor: Int32) -> Int {
@@ -49,7 +62,7 @@ public enum System {
     public static func statusWithoutTimes(
         of descriptor: Int32, into status: inout stat
     ) -> Int {
-        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 {
+        if !isFiltered {
             var extended = FileStatus()
             let result = statx(
                 descriptor, FileStatus.type | FileStatus.mode | FileStatus.inode | FileStatus.size,

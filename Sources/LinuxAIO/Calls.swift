@@ -202,7 +202,7 @@ extension Ref where Pointee == LinuxFace {
                 break
             }
             // A daemon that has just won it will see the request before it lets it wait.
-            let mayWait = job.it.isStream || job.it.operation == .poll
+            let mayWait = job.awaitsReadiness
             let state = job.state
             if (state == .waiting || mayWait && state == .running)
                 && !job.it.cancelRequested.load(ordering: .relaxed)

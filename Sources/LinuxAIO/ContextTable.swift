@@ -397,7 +397,7 @@ extension Ref where Pointee == LinuxFace {
             let job = it.table.job(at: next)
             next = job.it.ownerNext
             // I/O on files ends by itself, and an accepted write must be written.
-            if !job.it.isStream && job.it.operation != .poll { continue }
+            if !job.awaitsReadiness { continue }
             if !takeBack(job) {
                 job.it.cancelRequested.store(true, ordering: .releasing)
                 any = true

@@ -12,7 +12,7 @@ extension Ref where Pointee == EngineRecord {
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int,
         mayUsePool: Bool = true
     ) -> Outcome {
-        let isSync = request.operation == .fsync || request.operation == .fdatasync
+        let isSync = request.operation.isSync
         let isExclusive = isExclusive(request, &batch, facts)
         let isBlocking = (isSync || isExclusive) && mayUsePool
         if isBlocking != batch.isBlocking { handOver(&batch) }
@@ -72,7 +72,7 @@ extension Ref where Pointee == EngineRecord {
             }
         }
         _ = job.transition(from: .preparing, to: .queued)
-        if job.it.isStream || job.it.operation == .poll || job.it.operation == .notify {
+        if job.awaitsReadiness || job.it.operation == .notify {
             batch.needsManager = true
         }
         if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExclusive {
@@ -223,10 +223,10 @@ extension Ref where Pointee == EngineRecord {
         job.it.device = facts.isAnonymous ? 0 : facts.device
         job.it.inode = facts.isAnonymous ? 0 : facts.inode
         job.it.isStream = facts.kind == .stream && request.operation != .poll
-        let isTransfer = request.operation == .read || request.operation == .write
         // For SIGPIPE, which other files do not bring, and for whoever watches the kernel's AIO.
-        let isAsked = job.it.isStream || request.face == .posix || !isTransfer
+        let isAsked = job.it.isStream || request.face == .posix || request.operation.isSync
         job.it.submitter = isAsked ? System.threadIdentifier() : 0
+        let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
         // The kernel's AIO takes the submitter's by itself.

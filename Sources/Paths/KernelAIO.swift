@@ -59,7 +59,7 @@ public enum KernelAIO {
     }
 
     /// True when a filter may trap io_pgetevents, whose sixth argument is taken.
-    public static var mayBeTrapped: Bool { systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) != 0 }
+    public static var mayBeTrapped: Bool { System.isFiltered }
 
     /// io_getevents(2), or io_pgetevents(2) with the address of a signal mask of eight bytes.
     public static func getEvents(

@@ -84,20 +84,19 @@ extension Ref where Pointee == EngineRecord {
             return nil
         }
         job.it.station.store(station.address, ordering: .relaxed)
-        if !describe(job, request, facts, &batch.submission) {
+        var maySubmit = describe(job, request, facts, &batch.submission)
+        if maySubmit && request.face == .posix {
+            it.syncs.enter(it.table, job)
+            if request.operation.isSync && it.syncs.hasEarlier(it.table, job) {
+                // It would have to be parked, which takes a daemon that holds its file.
+                _ = it.syncs.leave(it.table, job)
+                maySubmit = false
+            }
+        }
+        if !maySubmit {
             it.table.free(job, from: .preparing)
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
-        }
-        if request.face == .posix {
-            it.syncs.enter(it.table, job)
-            if inFlightMax == 1 && it.syncs.hasEarlier(it.table, job) {
-                // It would have to be parked, which takes a daemon that holds its file.
-                _ = it.syncs.leave(it.table, job)
-                it.table.free(job, from: .preparing)
-                station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
-                return nil
-            }
         }
         it.table.it.counters.it.numBufAio.raise()
         _ = job.transition(from: .preparing, to: .queued)

@@ -563,7 +563,7 @@ extension Ref where Pointee == Station {
             } else if !mayStart(job) {
                 // Parked; it is not running.
                 it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
-            } else if job.it.isStream || job.it.operation == .poll {
+            } else if job.awaitsReadiness {
                 if job.transition(from: .queued, to: .running) {
                     waitForReadiness(job)
                 } else {

@@ -96,11 +96,7 @@ struct Submission {
     /// RLIMIT_FSIZE.
     mutating func sizeLimit() -> UInt64 {
         if let fileBytesMax { return fileBytesMax }
-        var limit = rlimit(rlim_cur: 0, rlim_max: 0)
-        let result = withAddress(of: &limit) {
-            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_FSIZE.rawValue), 0, $0)
-        }
-        let bytes = result < 0 ? .max : UInt64(limit.rlim_cur)
+        let bytes = System.softLimit(RLIMIT_FSIZE) ?? .max
         fileBytesMax = bytes
         return bytes
     }

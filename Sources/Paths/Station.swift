@@ -56,11 +56,7 @@ struct Station: ~Copyable {
 
     static func make(_ kind: Engine, engine: Ref<EngineRecord>) -> Ref<Station>? {
         // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE.
-        var limit = rlimit(rlim_cur: 0, rlim_max: 0)
-        let result = withAddress(of: &limit) {
-            systemCall(Int32(SYS_prlimit64), 0, Int(RLIMIT_NOFILE.rawValue), 0, $0)
-        }
-        let open = result < 0 ? 1024 : Int(clamping: limit.rlim_cur)
+        let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
         let room = kind == .threads ? open - 24 : open
         let capacity = UInt32(clamping: min(max(room, 4), 4096))
         guard let files = HeldFiles(capacity: capacity),
@@ -325,9 +321,8 @@ extension Ref where Pointee == Station {
     /// For the daemon that took a job: true when it may start it now. A parked job keeps the
     /// daemon, which holds its file, from leaving.
     func mayStart(_ job: JobRef) -> Bool {
-        let isSync = job.it.operation == .fsync || job.it.operation == .fdatasync
         let isOrdered = job.it.isStream || job.it.isExclusive
-        if !isOrdered && !isSync { return true }
+        if !isOrdered && !job.it.operation.isSync { return true }
         it.users.add(1, ordering: .sequentiallyConsistent)
         let mayStart =
             isOrdered

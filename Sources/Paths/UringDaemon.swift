@@ -240,7 +240,7 @@ extension Ref where Pointee == Station {
             break
         }
         it.uring.running &+= 1
-        if job.it.operation == .poll || job.it.isStream {
+        if job.awaitsReadiness {
             _ = job.transition(from: .running, to: .waiting)
         } else if job.it.isBuffered {
             it.readsRunning.add(1, ordering: .sequentiallyConsistent)
@@ -309,7 +309,7 @@ extension Ref where Pointee == Station {
 
     private func complete(_ job: JobRef, _ result: Int) {
         let state: JobState =
-            job.it.operation == .poll || job.it.isStream ? .waiting : .running
+            job.awaitsReadiness ? .waiting : .running
         if state == .running && job.it.isBuffered {
             it.readsRunning.subtract(1, ordering: .sequentiallyConsistent)
         }

@@ -61,7 +61,7 @@ enum UringProbe {
 
     /// True when a seccomp filter is active and kills a process that tries the engine's calls.
     static func filterKills(_ engine: Engine) -> Bool {
-        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return false }
+        if !System.isFiltered { return false }
         return engine == .uring
             ? runInChild { UringProbe.tryUring() } == killed
             : runInChild { UringProbe.tryPrivateTable() } == killed
@@ -69,7 +69,7 @@ enum UringProbe {
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
     static func mayCompareFiles() -> Bool {
-        if systemCall(Int32(SYS_prctl), Int(PR_GET_SECCOMP)) == 0 { return compareFiles() == 0 }
+        if !System.isFiltered { return compareFiles() == 0 }
         return runInChild { UringProbe.compareFiles() } == 0
     }
 
