@@ -73,6 +73,8 @@ public struct Job: ~Copyable {
     /// One at a time on its file: a direct write that makes it longer, a deferred buffered write, an
     /// fsync that comes after one.
     public var isExclusive: Bool  // (w)
+    /// A buffered read that nobody has tried yet.
+    public var mustStartDisk: Bool  // (w), then (q)
     public var isGated: Bool  // (g)
     /// In a StreamGate behind an earlier job; no queue has it.
     public var isParked: Bool  // (g)

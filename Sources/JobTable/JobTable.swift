@@ -119,6 +119,7 @@ extension Ref where Pointee == JobTable {
         job.it.isBuffered = false
         job.it.isStream = false
         job.it.isExclusive = false
+        job.it.mustStartDisk = false
         job.it.isGated = false
         job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)

@@ -66,6 +66,19 @@ public struct RunQueue: ~Copyable {
         return job
     }
 
+    /// Looks at the jobs in their order for as long as `body` answers true. It may change what (q)
+    /// guards and must be quick.
+    public func forEach(_ table: Ref<JobTable>, _ body: (JobRef) -> Bool) {
+        lock.lock()
+        defer { lock.unlock() }
+        var next = head
+        while next != Job.none {
+            let job = table.job(at: next)
+            if !body(job) { return }
+            next = job.it.queueNext
+        }
+    }
+
     /// Takes the whole chain, linked by `queueNext`; nil when empty.
     public mutating func takeAll(_ table: Ref<JobTable>) -> JobRef? {
         if count.load(ordering: .relaxed) == 0 { return nil }

@@ -70,6 +70,9 @@ struct Context: ~Copyable {
     let changes: Atomic<UInt32>
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
+    /// How many more submissions may leave it to the next io_getevents to wake the daemon. A hint:
+    /// the program calls it as a rule, or never.
+    let reapsExpected: Atomic<UInt32>
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
     /// Sleepers that sleep for the kernel's events instead.
     var watchers: UInt32  // (c)
@@ -93,6 +96,7 @@ extension Ref where Pointee == Context {
         it.jobsHead = Job.none
         it.jobsTail = Job.none
         it.wantedLeast = .max
+        it.reapsExpected.store(0, ordering: .relaxed)
         it.maskedSleepers = 0
         it.state.store(mayBeAdopted ? ContextState.fresh : 0, ordering: .relaxed)
     }
@@ -262,6 +266,19 @@ extension Ref where Pointee == Context {
     }
 
     // MARK: Sleepers
+
+    /// io_getevents came while submissions waited for a nudge: the next ones may count on it.
+    func expectReaping() { it.reapsExpected.store(128, ordering: .relaxed) }
+
+    /// Whether a daemon that looks by itself, soon or only now and then, must be woken for what was
+    /// just submitted: somebody sleeps for an event, or io_getevents is not expected.
+    func mustWakeDaemon(looksSoon: Bool) -> Bool {
+        if it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { return true }
+        let expected = it.reapsExpected.load(ordering: .relaxed)
+        if looksSoon || expected == 0 { return !looksSoon }
+        it.reapsExpected.store(expected &- 1, ordering: .relaxed)
+        return false
+    }
 
     /// Wakes the sleepers that have what they want; after every publication and its eventfd.
     @inline(__always)

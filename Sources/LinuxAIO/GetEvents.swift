@@ -48,6 +48,8 @@ extension Ref where Pointee == LinuxFace {
             return nil
         }
         guard let context = findUnpinned(address) else { return nil }
+        // A guess without the lock: without events this is likely to sleep.
+        if it.engine.nudge(mustWake: context.it.ring.available == 0) { context.expectReaping() }
         context.it.lock.lock()
         defer { context.it.lock.unlock() }
         if context.isLocked(named: address) {

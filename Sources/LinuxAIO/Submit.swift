@@ -299,9 +299,7 @@ extension Ref where Pointee == LinuxFace {
             accepted &+= 1
         }
         gathered.publish()
-        it.engine.handOver(&batch) {
-            context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0
-        }
+        it.engine.handOver(&batch) { context.mustWakeDaemon(looksSoon: $0) }
         if gathered.slots > 0 { context.unreserve(gathered.slots) }
         // Whoever destroys the context has ended what was in its request queue by then, or
         // this sees that it is dying.

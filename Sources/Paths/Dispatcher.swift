@@ -190,12 +190,11 @@ extension Ref where Pointee == EngineRecord {
     ) -> Outcome {
         let descriptor = request.descriptor
         let hinted = hint(descriptor)
-        if hinted == .slow && !isTimeToRetry(descriptor) {
+        let mayWait = request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0
+        if hinted == .slow && mayWait && !isTimeToRetry(descriptor) {
             return postpone(&request, &batch, facts, done: 0)
         }
-        if hinted == .quick && request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0 {
-            return .completed(readTimed(request))
-        }
+        if hinted == .quick && mayWait { return .completed(readTimed(request)) }
         var result = request.attempted ?? failure(EINTR)
         // Any other error may be that of a file which has left the descriptor meanwhile.
         if result < 0 && result != failure(EAGAIN) && result != failure(EOPNOTSUPP) {
@@ -204,21 +203,19 @@ extension Ref where Pointee == EngineRecord {
                 request.rwFlags | Int32(IOCTX_RWF_NOWAIT))
         }
         if result == failure(EOPNOTSUPP) {
-            if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .refused(result) }
-            return readWithoutNowait(request, facts)
+            return mayWait ? readWithoutNowait(request, facts) : .refused(result)
         }
-        setHint(descriptor, .cached)
-        if result == request.length { return .completed(result) }
-        if request.rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 { return .completed(result) }
-        if result > 0 {
-            // Short: the end of the file, or the end of what is cached. The daemon finds out,
-            // unless the file is no longer than that.
-            if Int(facts.status.st_size) <= Int(request.offset) &+ result && facts.isRegular {
-                return .completed(result)
-            }
-            return postpone(&request, &batch, facts, done: result)
+        // Short: the end of the file, or the end of what is cached. The daemon finds out, unless
+        // the file is no longer than that.
+        let isShort =
+            result > 0 && result < request.length
+            && !(Int(facts.status.st_size) <= Int(request.offset) &+ result && facts.isRegular)
+        if mayWait && (isShort || result == failure(EAGAIN)) {
+            hintMiss(descriptor)
+            request.attempted = result
+            return postpone(&request, &batch, facts, done: max(result, 0))
         }
-        if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
+        hintQuick(descriptor, .cached)
         if result == failure(EINTR) { result = transferNow(request) }
         return .completed(result)
     }
@@ -247,7 +244,7 @@ extension Ref where Pointee == EngineRecord {
         let result = System.transfer(
             isWrite: false, descriptor, vectors, count, offset, rwFlags)
         let isSlow = System.monotonicNs() &- start > FileHints.slowReadNs
-        setHint(descriptor, isSlow ? .slow : .quick)
+        if isSlow { hintSlow(descriptor) } else { hintQuick(descriptor, .quick) }
         return result
     }
 

@@ -80,7 +80,8 @@ extension Ref where Pointee == EngineRecord {
         }
         if job.it.isBuffered && job.it.operation == .read {
             if request.face == .linux { it.gate.enter(it.table, job) }
-            // The read that answered "not now" has started the disk; only the copy is left.
+            // A read that answered "not now" has started the disk; only the copy is left.
+            job.it.mustStartDisk = request.attempted == nil
             if request.resfd >= 0 { batch.isUrgent = true }
         } else {
             batch.isUrgent = true
@@ -99,22 +100,26 @@ extension Ref where Pointee == EngineRecord {
         batch.count &+= 1
     }
 
-    /// Makes the daemon look at jobs that were handed over without waking it: whoever waits for
-    /// an event calls this after it has made itself known as waiting.
+    /// Starts what was handed over and nobody has come to yet, and with `mustWake` makes the daemon
+    /// look at it: whoever waits for an event calls this after it has made itself known as waiting.
+    /// True when there was something.
     @inline(__always)
-    public func nudge() {
-        guard let station = it.station.current else { return }
-        if station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0
-            && station.it.kind == .uring
-        {
-            station.ringDoorbell()
-        }
+    @discardableResult
+    public func nudge(mustWake: Bool = true) -> Bool {
+        guard let station = it.station.current,
+            station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0,
+            station.it.kind == .uring
+        else { return false }
+        station.startReads(mustWake: mustWake)
+        return true
     }
 
     /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
-    /// `isAwaited` tells whether somebody sleeps for one of the events by now; cold buffered
-    /// reads that nobody waits for yet may be picked up a little later, with others.
-    public func handOver(_ batch: inout Batch, isAwaited: () -> Bool = { true }) {
+    /// `mustWake` tells of cold buffered reads whether the daemon must be woken for them, which
+    /// otherwise comes to them soon, or with false a little later (Station.swift).
+    public func handOver(
+        _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
+    ) {
         if let station = batch.native {
             if let first = batch.nativeFirst { station.submitToKernel(first) }
             station.release()
@@ -126,7 +131,7 @@ extension Ref where Pointee == EngineRecord {
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
             case .uring:
-                station.handOverToUring(batch, isAwaited: isAwaited)
+                station.handOverToUring(batch, mustWake: mustWake)
             default:
                 let result = station.handOverToPool(batch, first: first, last: last)
                 if result < 0 { runHere(station, first) }
@@ -160,6 +165,13 @@ extension Ref where Pointee == EngineRecord {
     private func claim(
         _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
     ) -> UInt32 {
+        if facts.isRegular || facts.isBlock,
+            let index = station.it.files.shareRecent(
+                device: facts.device, inode: facts.inode, flags: facts.flags,
+                descriptor: descriptor, whereArrived: station.it.kind == .threads)
+        {
+            return index
+        }
         if station.it.kind == .threads, let index = station.heldAlready(descriptor) {
             return index
         }

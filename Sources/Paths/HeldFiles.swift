@@ -6,11 +6,13 @@
 // table (threads). It is given up before the last of its jobs' events is published, so that no
 // flock outlives its I/O and a pipe's end of file is not kept back.
 //
-// Under pressure, when half of the indexes are taken, a file that is held already is shared by
-// later requests on the same (device, inode, file flags): positional I/O on either description
-// is the same I/O. RLIMIT_NOFILE bounds the indexes, so this is what lets thousands of requests
-// be in flight. Files without an inode of their own (eventfds, epoll sets, most devices) are
-// never shared; they have identity 0 here.
+// A file that is held already is shared by later requests on the same (device, inode, file flags):
+// positional I/O on either description is the same I/O. By those of the same descriptor, so many
+// times that a description which the program has closed meanwhile is not held for ever by requests
+// on its successor; and by all under pressure, when half of the indexes are taken. RLIMIT_NOFILE
+// bounds the indexes, so this is what lets thousands of requests be in flight. Files without an
+// inode of their own (eventfds, epoll sets, most devices) are never shared; they have identity 0
+// here.
 
 import CLibAIO
 import JobTable
@@ -33,6 +35,10 @@ struct HeldFile: ~Copyable {
     var device: UInt64  // (h)
     var inode: UInt64  // (h)
     var flags: Int  // (h)
+    /// The descriptor in the program's table that it was claimed by.
+    var descriptor: Int32  // (h)
+    /// By how many requests on that descriptor it may still be shared.
+    var sharesLeft: UInt32  // (h)
     /// Events to signal with the next write, when the file is an eventfd. Daemon only.
     var signals: UInt64
     /// The count that is being written. Daemon only.
@@ -45,6 +51,10 @@ struct HeldFiles: ~Copyable {
     private var freeHead: UInt32 = Job.none
     private var used: UInt32 = 0
     private(set) var capacity: UInt32
+    /// The index that was claimed last for each descriptor, by its lowest bits.
+    private var recent = InlineArray<64, UInt32>(repeating: Job.none)  // (h)
+
+    private static let sharesMax: UInt32 = 64
 
     init?(capacity wanted: UInt32) {
         guard let reserve = Reserve<HeldFile>(capacity: wanted) else { return nil }
@@ -59,6 +69,27 @@ struct HeldFiles: ~Copyable {
         case new(UInt32)
         case shared(UInt32)
         case full
+    }
+
+    /// The index under which that descriptor's file is held already, with a reference, unless it is
+    /// none or it was shared often. With `whereArrived` the daemons must have it.
+    mutating func shareRecent(
+        device: UInt64, inode: UInt64, flags: Int, descriptor: Int32, whereArrived: Bool
+    ) -> UInt32? {
+        lock.lock()
+        defer { lock.unlock() }
+        let index = recent[Int(descriptor & 63)]
+        if index == Job.none || inode == 0 { return nil }
+        let file = files[index]
+        if file.it.descriptor != descriptor || file.it.sharesLeft == 0
+            || !isEqualLocked(file, device: device, inode: inode, flags: flags)
+            || whereArrived && !file.it.isMoved
+        {
+            return nil
+        }
+        file.it.sharesLeft &-= 1
+        file.it.references &+= 1
+        return index
     }
 
     /// Claims an index for the file with that identity, with one reference. `number` is its
@@ -85,7 +116,10 @@ struct HeldFiles: ~Copyable {
         files[index].it.device = device
         files[index].it.inode = inode
         files[index].it.flags = flags
+        files[index].it.descriptor = number
+        files[index].it.sharesLeft = Self.sharesMax
         files[index].it.signals = 0
+        recent[Int(number & 63)] = index
         return .new(index)
     }
 
@@ -163,14 +197,18 @@ struct HeldFiles: ~Copyable {
 
     private func equalFileLocked(device: UInt64, inode: UInt64, flags: Int) -> UInt32? {
         for index in 0..<files.opened {
-            let file = files[index]
-            if file.it.references > 0 && file.it.isReady && file.it.inode == inode
-                && file.it.device == device && file.it.flags == flags
-            {
+            if isEqualLocked(files[index], device: device, inode: inode, flags: flags) {
                 return index
             }
         }
         return nil
+    }
+
+    private func isEqualLocked(
+        _ file: Ref<HeldFile>, device: UInt64, inode: UInt64, flags: Int
+    ) -> Bool {
+        file.it.references > 0 && file.it.isReady && file.it.inode == inode
+            && file.it.device == device && file.it.flags == flags
     }
 
     private mutating func growLocked() -> Bool {

@@ -131,17 +131,20 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// Queues a chain of jobs for the daemon on io_uring. `isAwaited` is asked after that: the
-    /// daemon is woken unless the batch can wait until one of the running jobs ends.
-    func handOverToUring(_ batch: borrowing Batch, isAwaited: () -> Bool) {
+    /// Queues a chain of jobs for the daemon on io_uring and wakes it, unless the batch can wait until
+    /// it looks by itself. `mustWake` is asked about that after the queuing: with true when a job
+    /// that runs will end soon, else it is one of the daemon's looks now and then.
+    func handOverToUring(_ batch: borrowing Batch, mustWake: (_ looksSoon: Bool) -> Bool) {
         guard let first = batch.first, let last = batch.last else { return }
         it.queue.append(it.table, first: first, last: last, count: batch.count)
-        // Sequentially consistent: pairs with the daemon, which counts down before it looks at
+        // Sequentially consistent: pairs with the daemon, which changes these before it looks at
         // the queue for the last time.
-        let canWait =
-            !batch.isUrgent && it.queue.count.load(ordering: .sequentiallyConsistent) < 8
-            && it.readsRunning.load(ordering: .sequentiallyConsistent) > 0
-        if !canWait || isAwaited() { ringDoorbell() }
+        let looksSoon =
+            it.readsRunning.load(ordering: .sequentiallyConsistent) > 0
+            && it.queue.count.load(ordering: .sequentiallyConsistent) < 8
+        let looks =
+            looksSoon || it.uring.isLooking.load(ordering: .sequentiallyConsistent)
+        if batch.isUrgent || !looks || mustWake(looksSoon) { ringDoorbell() }
     }
 
     // MARK: Starting and leaving

@@ -31,6 +31,15 @@ struct UringDaemon: ~Copyable {
     var publishedHead = Job.none
     /// Held eventfds to signal at the end of this round.
     var signalsDue = false
+    /// How often the daemon will look at its queue again although nobody calls it.
+    var looksLeft: UInt32 = 0
+    /// It will: submitters of cold reads need not wake it.
+    let isLooking = Atomic<Bool>(false)
+
+    /// After a cold read it looks so often, and so long apart: a wake-up costs its submitter more
+    /// than a read from the cache, and as a rule io_getevents comes soon and does it.
+    static let looks: UInt32 = 64
+    static let lookIntervalNs: UInt64 = 1_000_000
 
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
@@ -88,6 +97,7 @@ extension Ref where Pointee == Station {
         it.uring.running = 0
         it.uring.publishedHead = Job.none
         it.uring.signalsDue = false
+        it.uring.looksLeft = 0
         return it.uring.work.registerEmptySlots(it.files.capacity)
     }
 
@@ -107,6 +117,9 @@ extension Ref where Pointee == Station {
             cancelRequested()
         }
         armDoorbell()
+        let isLooking = it.uring.looksLeft > 0
+        if isLooking { it.uring.looksLeft &-= 1 }
+        it.uring.isLooking.store(isLooking, ordering: .sequentiallyConsistent)
         it.sleeping.store(1, ordering: .sequentiallyConsistent)
         // Pairs with ringDoorbell(): whoever comes after this look finds `sleeping` set.
         let mustLook =
@@ -115,14 +128,17 @@ extension Ref where Pointee == Station {
             || it.uring.publishedHead != Job.none
         let idle = it.uring.running == 0 && !mustLook
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
-        let result = it.uring.work.enter(
-            minComplete: mustLook ? 0 : 1,
-            timeoutNs: idle
-                ? (lost ? 50_000_000 : UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000)
-                : .max)
+        var timeoutNs = UInt64.max
+        if isLooking && it.readsRunning.load(ordering: .relaxed) == 0 {
+            timeoutNs = UringDaemon.lookIntervalNs
+        } else if idle {
+            timeoutNs =
+                lost ? 50_000_000 : UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000
+        }
+        let result = it.uring.work.enter(minComplete: mustLook ? 0 : 1, timeoutNs: timeoutNs)
         it.sleeping.store(0, ordering: .sequentiallyConsistent)
         reap()
-        if idle && result == failure(ETIME) && it.uring.running == 0 {
+        if idle && !isLooking && result == failure(ETIME) && it.uring.running == 0 {
             return tryToLeave { leave() }
         }
         return false
@@ -244,6 +260,7 @@ extension Ref where Pointee == Station {
             _ = job.transition(from: .running, to: .waiting)
         } else if job.it.isBuffered {
             it.readsRunning.add(1, ordering: .sequentiallyConsistent)
+            it.uring.looksLeft = UringDaemon.looks
         }
     }
 

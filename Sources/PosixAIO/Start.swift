@@ -144,7 +144,7 @@ extension Ref where Pointee == PosixFace {
 
     private func handOver(_ batch: inout Batch) {
         // Whoever sleeps later nudges the daemon first.
-        it.engine.handOver(&batch) { true }
+        it.engine.handOver(&batch)
     }
 
     // MARK: Checks

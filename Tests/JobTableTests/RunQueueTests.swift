@@ -55,6 +55,29 @@ extension Ref where Pointee == SharedQueue {
         #expect(queue.it.queue.takeFirst(table) == jobs[0], "empty and used again")
     }
 
+    @Test("A look at the queue is in its order, ends when told, and changes nothing")
+    func looking() {
+        let table = makeTable()
+        let queue = makeQueue()
+        queue.it.queue.forEach(table) { _ in
+            Issue.record("there is no job")
+            return true
+        }
+        let jobs = (0..<4).map { _ in table.allocateQueued() }
+        chain(jobs[0...3])
+        queue.it.queue.append(table, first: jobs[0], last: jobs[3], count: 4)
+        for wanted in [1, 3, 9] {
+            var seen: [JobRef] = []
+            queue.it.queue.forEach(table) {
+                seen.append($0)
+                return seen.count < wanted
+            }
+            #expect(seen == Array(jobs[0..<min(wanted, 4)]))
+        }
+        #expect(queue.count == 4)
+        #expect(queue.it.queue.takeFirst(table) == jobs[0])
+    }
+
     /// Fails when a job is lost, comes twice, or overtakes an earlier one of its submitter.
     @Test("Several submitters and a daemon: nothing is lost, nothing overtakes")
     func severalProducers() async {

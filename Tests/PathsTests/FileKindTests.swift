@@ -136,14 +136,53 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
         #expect(engine.hint(2) == .unknown)
     }
 
-    @Test("A slow file is tried again once in so many requests, and stays slow meanwhile")
+    /// How many reads of a slow file go to a daemon until one is tried inline.
+    private func readsUntilRetry(_ engine: Ref<EngineRecord>, _ number: Int32) -> Int {
+        (1...1000).first { _ in engine.isTimeToRetry(number) } ?? 0
+    }
+
+    @Test("A slow file is tried again, more rarely after each try in vain, up to a limit")
     func retries() {
         let engine = makeEngine(.inline)
-        engine.setHint(5, .slow)
-        let tries = (0..<Int(FileHints.retryInterval) * 4).filter { _ in engine.isTimeToRetry(5) }
-        #expect(tries.count == 4)
-        #expect(engine.hint(5) == .slow)
+        engine.hintSlow(5)
+        var intervals: [Int] = []
+        for _ in 0..<8 {
+            intervals.append(readsUntilRetry(engine, 5))
+            #expect(engine.hint(5) == .slow)
+            engine.hintSlow(5)
+        }
+        #expect(intervals == [4, 8, 16, 32, 64, 128, 256, 256])
         #expect(engine.isTimeToRetry(-1), "without a hint every read is tried")
+    }
+
+    @Test("A slow file becomes a quick one after several tries that were quick, not after one")
+    func recovery() {
+        let engine = makeEngine(.inline)
+        for _ in 0..<4 { engine.hintSlow(5) }
+        #expect(readsUntilRetry(engine, 5) == 32)
+        engine.hintQuick(5, .cached)
+        #expect(engine.hint(5) == .slow)
+        #expect(readsUntilRetry(engine, 5) == 8)
+        engine.hintQuick(5, .cached)
+        #expect(readsUntilRetry(engine, 5) == 4)
+        engine.hintQuick(5, .cached)
+        #expect(engine.hint(5) == .cached)
+    }
+
+    @Test("Many misses make a file slow, a few do not, and a file that is read from memory forgets")
+    func misses() {
+        let engine = makeEngine(.inline)
+        for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
+        #expect(engine.hint(5) == .cached)
+        engine.hintQuick(5, .cached)
+        for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
+        #expect(engine.hint(5) == .cached)
+        engine.hintMiss(5)
+        #expect(engine.hint(5) == .slow)
+        for number in [-1, 4096, Int32.max, Int32.min] {
+            for _ in 0...FileHints.missesMax { engine.hintMiss(number) }
+            #expect(engine.hint(number) == .unknown)
+        }
     }
 }
 

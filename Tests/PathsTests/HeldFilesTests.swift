@@ -49,6 +49,15 @@ extension Ref where Pointee == Shared {
         return index
     }
 
+    fileprivate func shareRecent(
+        device: UInt64 = 1, inode: UInt64 = 7, flags: Int = 2, descriptor: Int32 = 5,
+        whereArrived: Bool = false
+    ) -> UInt32? {
+        it.files.shareRecent(
+            device: device, inode: inode, flags: flags, descriptor: descriptor,
+            whereArrived: whereArrived)
+    }
+
     fileprivate func giveUp(_ index: UInt32) {
         if dropReference(index) { it.files.recycle(index) }
     }
@@ -102,6 +111,41 @@ extension Ref where Pointee == Shared {
         #expect(files.claim(inode: 200).index != nil && files.claim(inode: 201).index != nil)
         #expect(files.claim(inode: 202) == .full)
         #expect(files.claim(inode: 7) == .shared(held), "and when full")
+    }
+
+    @Test("Requests on one descriptor share the file it was held by, and no other")
+    func sharedByDescriptor() {
+        let files = makeFiles(100)
+        #expect(files.shareRecent() == nil, "nothing is held")
+        let held = files.hold(inode: 7)
+        #expect(files.shareRecent() == held)
+        #expect(files.references(held) == 2)
+        #expect(files.shareRecent(device: 2) == nil)
+        #expect(files.shareRecent(inode: 8) == nil)
+        #expect(files.shareRecent(flags: 3) == nil)
+        for other: Int32 in [4, 5 + 64, -59, -1, .max] {
+            #expect(files.shareRecent(descriptor: other) == nil)
+        }
+        #expect(files.shareRecent(inode: 0) == nil)
+        #expect(files.shareRecent(whereArrived: true) == nil)
+        files.it.files.arrive(held, number: 3)
+        #expect(files.shareRecent(whereArrived: true) == held)
+        for _ in 0..<3 { files.giveUp(held) }
+        #expect(files.shareRecent() == nil, "it was given up")
+    }
+
+    /// Else requests on a descriptor's next file, which is the same one opened again, would hold the
+    /// closed description for ever, and a lock with it.
+    @Test("A held file is shared so many times and then makes way for a new one")
+    func sharesEnd() {
+        let files = makeFiles(100)
+        let held = files.hold(inode: 7)
+        var shares = 0
+        while files.shareRecent() != nil && shares < 1000 { shares += 1 }
+        #expect(shares == 64)
+        let next = files.hold(inode: 7)
+        #expect(next != held)
+        #expect(files.shareRecent() == next)
     }
 
     /// All eventfds have one inode between them.

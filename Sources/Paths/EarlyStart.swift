@@ -1,0 +1,41 @@
+// Cold reads that were handed over untried, and the disk's start for them.
+//
+// Starting the disk takes the caller of io_submit several microseconds, now and then a hundred, so
+// reads on a file whose last reads were cold go to the daemon as they are. Whoever then comes to
+// wait starts the disk for those that the daemon has not taken yet. That is asked of the program's
+// own descriptor, which may lead elsewhere by now: then another file is read ahead, in vain.
+
+import CLibAIO
+import JobTable
+
+extension Ref where Pointee == Station {
+    /// Starts the disk for reads in the queue, and with `mustWake` wakes the daemon.
+    @inline(never)
+    func startReads(mustWake: Bool) {
+        var reads = InlineArray<64, ColdRead>(repeating: ColdRead())
+        var count = 0
+        it.queue.forEach(it.table) { job in
+            if job.it.mustStartDisk {
+                job.it.mustStartDisk = false
+                reads[count] = ColdRead(
+                    descriptor: job.it.descriptor, offset: job.it.offset, length: job.it.length)
+                count &+= 1
+            }
+            return count < reads.count
+        }
+        // The daemon takes longer to wake than the disk to start.
+        if count > 0 { reads[0].start() }
+        if mustWake { ringDoorbell() }
+        for index in 1..<max(count, 1) { reads[index].start() }
+    }
+}
+
+private struct ColdRead {
+    var descriptor: Int32 = -1
+    var offset: Int64 = 0
+    var length = 0
+
+    func start() {
+        _ = systemCall(Int32(SYS_readahead), Int(descriptor), Int(offset), length)
+    }
+}

@@ -1,0 +1,325 @@
+// Proves that cold buffered reads arrive whole, from the file they were meant for, however they are
+// waited for: on a file whose last reads were cold they are handed over untried, and whoever comes to
+// wait starts the disk for them.
+
+#include "harness.h"
+
+#include <sys/file.h>
+
+#define BLOCKS 4096
+#define FILE_BYTES ((size_t)BLOCKS * BLOCK)
+#define DEPTH 32
+#define SEED 11
+
+static int cold_file(const char *name, uint64_t seed) {
+    int fd = patterned_file(name, seed, FILE_BYTES);
+    make_cold(fd);
+    return fd;
+}
+
+// Blocks in an order that no readahead guesses, each once.
+static long block_of(int number) { return (long)number * 1597 % BLOCKS; }
+
+struct reads {
+    struct iocb requests[DEPTH];
+    char *buffers;
+};
+
+static void submit_reads(io_context_t context, struct reads *reads, int fd, int first, int count) {
+    for (int i = 0; i < count; i++) {
+        struct iocb *request = &reads->requests[i];
+        long offset = block_of(first + i) * BLOCK;
+        io_prep_pread(request, fd, reads->buffers + i * BLOCK, BLOCK, offset);
+        request->data = (void *)(offset + 1);
+        submit(context, request);
+    }
+}
+
+static void expect_block(const struct io_event *event, uint64_t seed) {
+    const struct iocb *request = event->obj;
+    uint64_t offset = (uint64_t)(uintptr_t)event->data - 1;
+    expect((long)event->res, BLOCK);
+    expect_that(
+        has_pattern(request->u.c.buf, seed, offset, BLOCK), "wrong data at %llu",
+        (unsigned long long)offset);
+}
+
+static void reap_reads(io_context_t context, int count, uint64_t seed) {
+    struct io_event events[DEPTH];
+    reap(context, count, events);
+    for (int i = 0; i < count; i++) expect_block(&events[i], seed);
+}
+
+// Reads blocks 0 to 511 in batches: enough for the layer to learn that the file is cold.
+static void make_known_as_cold(io_context_t context, struct reads *reads, int fd) {
+    for (int first = 0; first < 512; first += DEPTH) {
+        submit_reads(context, reads, fd, first, DEPTH);
+        reap_reads(context, DEPTH, SEED);
+    }
+}
+
+static struct reads *new_reads(void) {
+    struct reads *reads = calloc(1, sizeof *reads);
+    reads->buffers = aligned(DEPTH * BLOCK);
+    return reads;
+}
+
+// ---- Ways to wait --------------------------------------------------------------------------
+
+static long by_waiting(io_context_t context, struct io_event *event) {
+    return io_getevents(context, 1, 1, event, NULL);
+}
+
+static long by_polling(io_context_t context, struct io_event *event) {
+    long got;
+    while ((got = io_getevents(context, 0, 1, event, NULL)) == 0) {
+    }
+    return got;
+}
+
+static long by_slices(io_context_t context, struct io_event *event) {
+    struct timespec slice = {0, 20000};
+    long got;
+    while ((got = io_getevents(context, 1, 1, event, &slice)) == 0) {
+    }
+    return got;
+}
+
+static long with_a_mask(io_context_t context, struct io_event *event) {
+    sigset_t mask;
+    sigemptyset(&mask);
+    return io_pgetevents(context, 1, 1, event, NULL, &mask);
+}
+
+static long by_reading_the_ring(io_context_t context, struct io_event *event) {
+    struct ring *ring = ring_of(context);
+    double end = now_seconds() + 10;
+    while (__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->head) {
+        if (now_seconds() > end) return 0;
+    }
+    *event = ring->events[ring->head];
+    __atomic_store_n(&ring->head, (ring->head + 1) % ring->nr, __ATOMIC_RELEASE);
+    return 1;
+}
+
+static void waits(long (*wait)(io_context_t, struct io_event *)) {
+    int fd = cold_file("waits", SEED);
+    io_context_t context = new_context(DEPTH * 2);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    int first = 512;
+    for (int depth = 1; depth <= DEPTH; depth *= 2) {
+        for (int round = 0; round < 8; round++, first += depth) {
+            submit_reads(context, reads, fd, first, depth);
+            for (int i = 0; i < depth; i++) {
+                struct io_event event;
+                must(wait(context, &event), 1);
+                expect_block(&event, SEED);
+            }
+        }
+    }
+    must(io_destroy(context), 0);
+}
+
+static void every_read_comes_to_who_waits(void) { waits(by_waiting); }
+static void every_read_comes_to_who_polls(void) { waits(by_polling); }
+static void every_read_comes_to_who_waits_in_slices(void) { waits(by_slices); }
+static void every_read_comes_to_who_waits_with_a_mask(void) { waits(with_a_mask); }
+
+// The daemon was left to io_getevents by the calls that made the file known as cold; none comes any
+// more.
+static void every_read_comes_to_who_reads_the_ring(void) { waits(by_reading_the_ring); }
+
+static void every_read_is_signalled(void) {
+    int fd = cold_file("signalled", SEED), bell = eventfd(0, 0);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    for (int number = 512; number < 768; number++) {
+        uint64_t count;
+        struct io_event event;
+        long offset = block_of(number) * BLOCK;
+        io_prep_pread(&reads->requests[0], fd, reads->buffers, BLOCK, offset);
+        io_set_eventfd(&reads->requests[0], bell);
+        reads->requests[0].data = (void *)(offset + 1);
+        submit(context, &reads->requests[0]);
+        must(read(bell, &count, sizeof count), sizeof count);
+        must(by_reading_the_ring(context, &event), 1);
+        expect_block(&event, SEED);
+    }
+    must(io_destroy(context), 0);
+}
+
+// ---- The right file ------------------------------------------------------------------------
+
+// What replaces the descriptor after io_submit is read ahead in vain, or cannot be.
+static void the_file_is_the_submitted_one(void) {
+    int fd = cold_file("mine", SEED), other = cold_file("other", SEED + 1), ends[2];
+    must(pipe(ends), 0);
+    int kept = dup(fd);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    int replacements[] = {other, ends[0], -1};
+    for (int round = 0, first = 512; round < 60; round++, first += DEPTH) {
+        int replacement = replacements[round % 3];
+        submit_reads(context, reads, fd, first, DEPTH);
+        if (replacement < 0) must(close(fd), 0);
+        else must(dup2(replacement, fd), fd);
+        reap_reads(context, DEPTH, SEED);
+        must(dup2(kept, fd), fd);
+    }
+    must(io_destroy(context), 0);
+}
+
+// Two files take turns on one descriptor, so that each read finds what was held for the other.
+static void two_files_on_one_descriptor(void) {
+    int mine = cold_file("one", SEED), other = cold_file("two", SEED + 1);
+    int fd = dup(mine);
+    io_context_t context = new_context(DEPTH * 4);
+    struct reads *reads[2] = {new_reads(), new_reads()};
+    make_known_as_cold(context, reads[0], fd);
+    for (int first = 512; first + 8 <= BLOCKS; first += 8) {
+        for (int file = 0; file < 2; file++) {
+            must(dup2(file ? other : mine, fd), fd);
+            submit_reads(context, reads[file], fd, first, 8);
+        }
+        struct io_event events[16];
+        reap(context, 16, events);
+        for (int i = 0; i < 16; i++) {
+            bool is_mine = events[i].obj >= reads[0]->requests
+                && events[i].obj < reads[0]->requests + DEPTH;
+            expect_block(&events[i], is_mine ? SEED : SEED + 1);
+        }
+    }
+    must(io_destroy(context), 0);
+}
+
+// A lock ends with the last reference to its description. Reads go on without a pause on the same file,
+// opened again under the same number: they must not keep the first description.
+static void a_closed_description_is_given_up(void) {
+    int fd = cold_file("locked", SEED);
+    must(fcntl(fd, F_SETFL, 0), 0);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    must(close(fd), 0);
+    must(open(temp_path("locked"), O_RDWR), fd);
+    must(flock(fd, LOCK_EX), 0);
+    submit_reads(context, reads, fd, 512, DEPTH);
+    must(close(fd), 0);
+    must(open(temp_path("locked"), O_RDWR), fd);
+    int next = 512 + DEPTH, tries = 0;
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        must(errno, EWOULDBLOCK);
+        must_that(tries++ < 2000, "the lock of a closed file was never given up");
+        struct io_event event;
+        must(io_getevents(context, 1, 1, &event, NULL), 1);
+        expect_block(&event, SEED);
+        struct iocb *request = event.obj;
+        long offset = block_of(next++) * BLOCK;
+        io_prep_pread(request, fd, request->u.c.buf, BLOCK, offset);
+        request->data = (void *)(offset + 1);
+        submit(context, request);
+    }
+    reap_reads(context, DEPTH, SEED);
+    must(io_destroy(context), 0);
+    remark("%d reads later", tries);
+}
+
+// ---- Changes of fortune --------------------------------------------------------------------
+
+static void a_file_that_was_cold_becomes_cached(void) {
+    int fd = cold_file("warmed", SEED);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    char *all = malloc(FILE_BYTES);
+    must(pread(fd, all, FILE_BYTES, 0), FILE_BYTES);
+    struct ring *ring = ring_of(context);
+    int at_once = 0;
+    for (int number = 0; number < 2000; number++) {
+        unsigned before = ring->tail;
+        submit_reads(context, reads, fd, number, 1);
+        at_once += __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) != before;
+        reap_reads(context, 1, SEED);
+    }
+    expect_that(at_once > 1000, "only %d of 2000 cached reads were done in io_submit", at_once);
+    must(io_destroy(context), 0);
+}
+
+static void the_end_of_the_file_is_found(void) {
+    int fd = cold_file("short", SEED);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    must(ftruncate(fd, FILE_BYTES - 100), 0);
+    make_cold(fd);
+    for (int round = 0; round < 20; round++) {
+        struct iocb *request = &reads->requests[0];
+        io_prep_pread(request, fd, reads->buffers, BLOCK, FILE_BYTES - BLOCK);
+        expect(run_one(context, request), BLOCK - 100);
+        io_prep_pread(request, fd, reads->buffers, BLOCK, FILE_BYTES + BLOCK);
+        expect(run_one(context, request), 0);
+    }
+    must(io_destroy(context), 0);
+}
+
+static void destroy_awaits_reads_nobody_waited_for(void) {
+    int fd = cold_file("destroyed", SEED);
+    struct reads *reads = new_reads();
+    io_context_t context = new_context(DEPTH);
+    make_known_as_cold(context, reads, fd);
+    for (int first = 512; first + DEPTH <= BLOCKS; first += DEPTH) {
+        submit_reads(context, reads, fd, first, DEPTH);
+        must(io_destroy(context), 0);
+        for (int i = 0; i < DEPTH; i++) {
+            expect_that(
+                has_pattern(
+                    reads->buffers + i * BLOCK, SEED, (uint64_t)block_of(first + i) * BLOCK, BLOCK),
+                "io_destroy returned before a read was done");
+        }
+        context = new_context(DEPTH);
+    }
+}
+
+// ---- Threads -------------------------------------------------------------------------------
+
+static int shared_file;
+
+static void *read_all(void *argument) {
+    (void)argument;
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    for (int first = 0; first + DEPTH <= BLOCKS; first += DEPTH) {
+        submit_reads(context, reads, shared_file, first, DEPTH);
+        reap_reads(context, DEPTH, SEED);
+    }
+    must(io_destroy(context), 0);
+    return NULL;
+}
+
+static void several_threads_on_one_file(void) {
+    pthread_t threads[4];
+    shared_file = cold_file("threads", SEED);
+    for (int i = 0; i < 4; i++) start_thread(&threads[i], read_all, NULL);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+}
+
+static const struct test_case cases[] = {
+    CASE(every_read_comes_to_who_waits),
+    CASE(every_read_comes_to_who_polls),
+    CASE(every_read_comes_to_who_waits_in_slices),
+    CASE(every_read_comes_to_who_waits_with_a_mask),
+    CASE(every_read_comes_to_who_reads_the_ring),
+    CASE(every_read_is_signalled),
+    CASE(the_file_is_the_submitted_one),
+    CASE(two_files_on_one_descriptor),
+    CASE(a_closed_description_is_given_up),
+    CASE(a_file_that_was_cold_becomes_cached),
+    CASE(the_end_of_the_file_is_found),
+    CASE(destroy_awaits_reads_nobody_waited_for),
+    CASE(several_threads_on_one_file),
+};
+
+int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
