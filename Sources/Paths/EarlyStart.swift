@@ -12,7 +12,7 @@ extension Ref where Pointee == Station {
     /// Starts the disk for reads in the queue, and with `mustWake` wakes the daemon.
     @inline(never)
     func startReads(mustWake: Bool) {
-        var reads = InlineArray<64, ColdRead>(repeating: ColdRead())
+        var reads = InlineArray<32, ColdRead>(repeating: ColdRead())
         var count = 0
         it.queue.forEach(it.table) { job in
             if job.it.mustStartDisk {
