@@ -35,8 +35,8 @@ struct Station: ~Copyable {
     /// 1 while the daemon sleeps or is about to; whoever takes it to 0 wakes the daemon.
     let sleeping = Atomic<UInt32>(0)
     let doorbell = Atomic<UInt32>(0)
-    /// Cold reads that run on the work ring: each of them ends soon, and the daemon looks at the
-    /// queue when it does.
+    /// Cold reads that run on the work ring: each of them ends soon, as a rule, and the daemon looks
+    /// at the queue when it does.
     let readsRunning = Atomic<UInt32>(0)
 
     /// Device and inode of the descriptor in the program's table that leads here.
@@ -132,19 +132,18 @@ extension Ref where Pointee == Station {
     }
 
     /// Queues a chain of jobs for the daemon on io_uring and wakes it, unless the batch can wait until
-    /// it looks by itself. `mustWake` is asked about that after the queuing: with true when a job
-    /// that runs will end soon, else it is one of the daemon's looks now and then.
+    /// it looks by itself. `mustWake` is asked about that after the queuing: with true when that is
+    /// likely to be soon, for a read that runs will end; else with one of its looks now and then.
     func handOverToUring(_ batch: borrowing Batch, mustWake: (_ looksSoon: Bool) -> Bool) {
         guard let first = batch.first, let last = batch.last else { return }
         it.queue.append(it.table, first: first, last: last, count: batch.count)
-        // Sequentially consistent: pairs with the daemon, which changes these before it looks at
-        // the queue for the last time.
+        // Sequentially consistent: pairs with the daemon, which changes it before it looks at the
+        // queue for the last time.
+        let isLooking = it.uring.isLooking.load(ordering: .sequentiallyConsistent)
         let looksSoon =
-            it.readsRunning.load(ordering: .sequentiallyConsistent) > 0
-            && it.queue.count.load(ordering: .sequentiallyConsistent) < 8
-        let looks =
-            looksSoon || it.uring.isLooking.load(ordering: .sequentiallyConsistent)
-        if batch.isUrgent || !looks || mustWake(looksSoon) { ringDoorbell() }
+            it.readsRunning.load(ordering: .relaxed) > 0
+            && it.queue.count.load(ordering: .relaxed) < 8
+        if batch.isUrgent || !isLooking || mustWake(looksSoon) { ringDoorbell() }
     }
 
     // MARK: Starting and leaving

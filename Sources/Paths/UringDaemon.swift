@@ -129,7 +129,7 @@ extension Ref where Pointee == Station {
         let idle = it.uring.running == 0 && !mustLook
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
         var timeoutNs = UInt64.max
-        if isLooking && it.readsRunning.load(ordering: .relaxed) == 0 {
+        if isLooking {
             timeoutNs = UringDaemon.lookIntervalNs
         } else if idle {
             timeoutNs =
@@ -259,7 +259,7 @@ extension Ref where Pointee == Station {
         if job.awaitsReadiness {
             _ = job.transition(from: .running, to: .waiting)
         } else if job.it.isBuffered {
-            it.readsRunning.add(1, ordering: .sequentiallyConsistent)
+            it.readsRunning.add(1, ordering: .relaxed)
             it.uring.looksLeft = UringDaemon.looks
         }
     }
@@ -328,7 +328,7 @@ extension Ref where Pointee == Station {
         let state: JobState =
             job.awaitsReadiness ? .waiting : .running
         if state == .running && job.it.isBuffered {
-            it.readsRunning.subtract(1, ordering: .sequentiallyConsistent)
+            it.readsRunning.subtract(1, ordering: .relaxed)
         }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }
