@@ -26,6 +26,24 @@ public func withAddress<T: ~Copyable, R>(of value: inout T, _ body: (Int) -> R) 
     unsafe withUnsafeMutablePointer(to: &value) { body(Int(bitPattern: $0)) }
 }
 
+/// Runs `body`, which may take locks of the layer, with signals blocked; but for the C library's own
+/// two, as with pthread_sigmask: setuid() must reach every thread.
+@inline(__always)
+public func withSignalsBlocked<R>(_ body: () -> R) -> R {
+    var all = ~(UInt64(3) << 31)
+    var before: UInt64 = 0
+    return withAddress(of: &all) { allAddress in
+        withAddress(of: &before) { beforeAddress in
+            _ = systemCall(
+                Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, beforeAddress, 8)
+            defer {
+                _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
+            }
+            return body()
+        }
+    }
+}
+
 public enum System {
     /// Largest number of bytes that one read or write moves; the kernel truncates to it.
     public static let transferBytesMax = 0x7fff_f000

@@ -70,8 +70,8 @@ struct Context: ~Copyable {
     let changes: Atomic<UInt32>
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
-    /// How many more submissions may leave it to the next io_getevents to wake the daemon. A hint:
-    /// the program calls it as a rule, or never.
+    /// How many more submissions may leave it to the next io_getevents to wake the daemon and to start
+    /// the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt32>
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
     /// Sleepers that sleep for the kernel's events instead.
@@ -267,17 +267,18 @@ extension Ref where Pointee == Context {
 
     // MARK: Sleepers
 
-    /// io_getevents came while submissions waited for a nudge: the next ones may count on it.
-    func expectReaping() { it.reapsExpected.store(128, ordering: .relaxed) }
+    /// io_getevents sleeps for deferred reads: the next submissions may count on it.
+    func expectReaping() { it.reapsExpected.store(64, ordering: .relaxed) }
+
+    var isReapingExpected: Bool { it.reapsExpected.load(ordering: .relaxed) > 0 }
 
     /// Whether a daemon that looks by itself, soon or only now and then, must be woken for what was
     /// just submitted: somebody sleeps for an event, or io_getevents is not expected.
     func mustWakeDaemon(looksSoon: Bool) -> Bool {
         if it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { return true }
         let expected = it.reapsExpected.load(ordering: .relaxed)
-        if looksSoon || expected == 0 { return !looksSoon }
-        it.reapsExpected.store(expected &- 1, ordering: .relaxed)
-        return false
+        if expected > 0 { it.reapsExpected.store(expected &- 1, ordering: .relaxed) }
+        return !looksSoon && expected == 0
     }
 
     /// Wakes the sleepers that have what they want; after every publication and its eventfd.

@@ -41,6 +41,15 @@ extension Ref where Pointee == LinuxFace {
     /// or nil where it takes a longer look.
     @inline(__always)
     func takeReady(_ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt) -> Int? {
+        guard let taken = takeAtOnce(address, minimum, maximum, events) else { return nil }
+        it.engine.startReads()
+        return taken
+    }
+
+    @inline(__always)
+    private func takeAtOnce(
+        _ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt
+    ) -> Int? {
         // A negative minimum is, without its sign, greater than every maximum that is not.
         if maximum <= 0 || UInt(bitPattern: minimum) > UInt(bitPattern: maximum) || !it.isUsual
             || Memory.isOutsideUserSpace(events)
@@ -48,8 +57,6 @@ extension Ref where Pointee == LinuxFace {
             return nil
         }
         guard let context = findUnpinned(address) else { return nil }
-        // A guess without the lock: without events this is likely to sleep.
-        if it.engine.nudge(mustWake: context.it.ring.available == 0) { context.expectReaping() }
         context.it.lock.lock()
         defer { context.it.lock.unlock() }
         if context.isLocked(named: address) {
@@ -99,6 +106,7 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return finish(reaping, 0)
             }
+            if context.it.overdue > 0 { context.expectReaping() }
             let slept: Int
             if reaping.sigmask != 0 && !isPoll {
                 slept = sleepMaskedLocked(reaping)
@@ -180,7 +188,7 @@ extension Ref where Pointee == LinuxFace {
         let isWithKernel = context.it.kernelJob != Job.none
         context.it.lock.unlock()
         if isWithKernel { it.engine.ensureKernelReaper() }
-        it.engine.nudge()
+        it.engine.nudgeAndStartReads()
         let result = context.it.changes.wait(
             while: seen, until: isPoll ? .max : reaping.deadlineNs)
         context.it.lock.lock()
@@ -230,7 +238,7 @@ extension Ref where Pointee == LinuxFace {
     private func sleepMaskedLocked(_ reaping: Reaping) -> Int {
         let context = reaping.context
         context.it.lock.unlock()
-        it.engine.nudge()
+        it.engine.nudgeAndStartReads()
         guard let notifier = Notifier(it.engine) else { return sleepInSlices(reaping) }
         var sleeper = MaskedSleeper(next: 0, wanted: reaping.wanted, notifier: notifier)
         return withAddress(of: &sleeper) { sleeperAddress in
@@ -246,7 +254,7 @@ extension Ref where Pointee == LinuxFace {
             let isWithKernel = context.it.kernelJob != Job.none
             context.it.lock.unlock()
             if isWithKernel { it.engine.ensureKernelReaper() }
-            it.engine.nudge()
+            it.engine.nudgeAndStartReads()
             let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)
             context.it.lock.lock()
             removeLocked(sleeper, from: context)

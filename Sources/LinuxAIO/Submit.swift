@@ -284,7 +284,7 @@ extension Ref where Pointee == LinuxFace {
         _ gathered: inout Gathered, after first: Int, count: Int, _ pointers: UInt
     ) -> Int {
         let context = gathered.context
-        var batch = Batch()
+        var batch = Batch(readsMayGoUntried: context.isReapingExpected)
         var accepted = first
         var result = 0
         while accepted < count {

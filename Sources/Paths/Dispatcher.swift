@@ -191,7 +191,9 @@ extension Ref where Pointee == EngineRecord {
         let descriptor = request.descriptor
         let hinted = hint(descriptor)
         let mayWait = request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0
-        if hinted == .slow && mayWait && !isTimeToRetry(descriptor) {
+        let isForDaemon =
+            hinted == .slow || hinted == .cold && batch.submission.readsMayGoUntried
+        if isForDaemon && mayWait && !isTimeToRetry(descriptor) {
             return postpone(&request, &batch, facts, done: 0)
         }
         if hinted == .quick && mayWait { return .completed(readTimed(request)) }
@@ -215,7 +217,7 @@ extension Ref where Pointee == EngineRecord {
             request.attempted = result
             return postpone(&request, &batch, facts, done: max(result, 0))
         }
-        hintQuick(descriptor, .cached)
+        if result >= 0 { hintQuick(descriptor, .cached) }
         if result == failure(EINTR) { result = transferNow(request) }
         return .completed(result)
     }

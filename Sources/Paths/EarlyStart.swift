@@ -1,27 +1,36 @@
 // Cold reads that were handed over untried, and the disk's start for them.
 //
 // Starting the disk takes the caller of io_submit several microseconds, now and then a hundred, so
-// reads on a file whose last reads were cold go to the daemon as they are. Whoever then comes to
-// wait starts the disk for those that the daemon has not taken yet. That is asked of the program's
-// own descriptor, which may lead elsewhere by now: then another file is read ahead, in vain.
+// reads of a cold file go to the daemon as they are if the program calls io_getevents as a rule. When
+// it does, it starts the disk for those that the daemon has not taken yet. That is asked of the
+// program's own descriptor, which may lead elsewhere by now: then another file is read ahead, in vain.
+//
+// Signals are blocked while the queue's lock is held: a handler may leave io_getevents by longjmp, or
+// wait in it for a read of another thread.
 
 import CLibAIO
 import JobTable
 
 extension Ref where Pointee == Station {
-    /// Starts the disk for reads in the queue, and with `mustWake` wakes the daemon.
+    /// Starts the disk for so many reads in the queue and, roughly, so many bytes, and with `mustWake`
+    /// wakes the daemon.
     @inline(never)
-    func startReads(mustWake: Bool) {
+    func startReads(count most: Int, bytes bytesMost: Int, mustWake: Bool) {
         var reads = InlineArray<32, ColdRead>(repeating: ColdRead())
         var count = 0
-        it.queue.forEach(it.table) { job in
-            if job.it.mustStartDisk {
-                job.it.mustStartDisk = false
-                reads[count] = ColdRead(
-                    descriptor: job.it.descriptor, offset: job.it.offset, length: job.it.length)
-                count &+= 1
+        withSignalsBlocked {
+            var bytes = 0
+            it.queue.forEach(it.table) { job in
+                if job.it.mustStartDisk {
+                    job.it.mustStartDisk = false
+                    reads[count] = ColdRead(
+                        descriptor: job.it.descriptor, offset: job.it.offset,
+                        length: min(job.it.length, bytesMost))
+                    bytes &+= reads[count].length
+                    count &+= 1
+                }
+                return count < min(most, reads.count) && bytes < bytesMost
             }
-            return count < reads.count
         }
         // The daemon takes longer to wake than the disk to start.
         if count > 0 { reads[0].start() }

@@ -15,9 +15,10 @@ public enum FileKind: UInt32 {
     case cached
     /// The same on a file system without RWF_NOWAIT; the last plain read was quick.
     case quick
-    /// Any of these; reads go to a daemon, for the last plain one was slow, or many with RWF_NOWAIT
-    /// were in vain.
+    /// The same; the last plain read was slow, so reads go to a daemon.
     case slow
+    /// RWF_NOWAIT works, but was in vain for many reads: they go to a daemon untried.
+    case cold
     /// Memory-backed, through the page cache or not: never blocks.
     case memory
     /// Regular file or block device with O_DIRECT.
@@ -171,22 +172,22 @@ enum FileHints {
     static var bytes: Int { count &* MemoryLayout<Atomic<UInt32>>.stride }
     /// A plain read that takes longer than this was not served from memory.
     static let slowReadNs: UInt64 = 100_000
-    /// So many tries in vain make a file slow: each of them starts the disk, which takes its time.
+    /// So many tries in vain make a file cold: each of them starts the disk, which takes its time.
     static let missesMax: UInt32 = 16
-    /// One in so many reads of a slow file is tried inline again, twice as many after each try that
-    /// was in vain: interval 0 to the last.
+    /// One in so many reads of a slow or cold file is tried inline again, twice as many after each try
+    /// that was in vain: interval 0 to the last.
     static let firstInterval: UInt32 = 4
     static let intervalMax: UInt32 = 6
 
-    // A hint: the kind in the lowest four bits; the interval of a slow file in the next; above them
-    // a count, of a slow file's reads since the last try, or of another's misses.
+    // A hint: the kind in the lowest four bits; the interval of a slow or cold file in the next; above
+    // them a count, of such a file's reads since the last try, or of another's misses.
     fileprivate static let kindMask: UInt32 = 0xf
     fileprivate static let countUnit: UInt32 = 1 << 8
 
     fileprivate static func interval(_ hint: UInt32) -> UInt32 { hint >> 4 & 0xf }
     fileprivate static func counted(_ hint: UInt32) -> UInt32 { hint / countUnit }
-    fileprivate static func slow(_ interval: UInt32) -> UInt32 {
-        FileKind.slow.rawValue | interval << 4
+    fileprivate static func hint(_ kind: FileKind, interval: UInt32) -> UInt32 {
+        kind.rawValue | interval << 4
     }
 }
 
@@ -217,25 +218,29 @@ extension Ref where Pointee == EngineRecord {
         hintSlot(descriptor)?.it.store(kind.rawValue, ordering: .relaxed)
     }
 
-    /// After a read that was served from memory. A slow file becomes one of that kind only after
-    /// several in a row, or nearly.
+    /// After a read that was served from memory. A file whose reads go to a daemon becomes one of that
+    /// kind only after several in a row, or nearly.
     func hintQuick(_ descriptor: Int32, _ kind: FileKind) {
         guard let slot = hintSlot(descriptor) else { return }
+        let hinted = hint(descriptor)
         let interval = FileHints.interval(slot.it.load(ordering: .relaxed))
-        if hint(descriptor) == .slow && interval > 0 {
-            slot.it.store(FileHints.slow(interval &- min(interval, 2)), ordering: .relaxed)
+        if (hinted == .slow || hinted == .cold) && interval > 0 {
+            slot.it.store(
+                FileHints.hint(hinted, interval: interval &- min(interval, 2)), ordering: .relaxed)
         } else {
             setHint(descriptor, kind)
         }
     }
 
-    /// After a read that had to wait for the disk.
-    func hintSlow(_ descriptor: Int32) {
+    /// After a read that had to wait for the disk: reads go to a daemon from now on, for a longer time
+    /// than before if they did.
+    func hintSlow(_ descriptor: Int32, _ kind: FileKind = .slow) {
         guard let slot = hintSlot(descriptor) else { return }
         let interval = FileHints.interval(slot.it.load(ordering: .relaxed))
-        let isSlow = hint(descriptor) == .slow
+        let isAgain = hint(descriptor) == kind
         slot.it.store(
-            FileHints.slow(isSlow ? min(interval &+ 1, FileHints.intervalMax) : 0),
+            FileHints.hint(
+                kind, interval: isAgain ? min(interval &+ 1, FileHints.intervalMax) : 0),
             ordering: .relaxed)
     }
 
@@ -243,15 +248,15 @@ extension Ref where Pointee == EngineRecord {
     func hintMiss(_ descriptor: Int32) {
         guard let slot = hintSlot(descriptor) else { return }
         let misses = FileHints.counted(slot.it.load(ordering: .relaxed)) &+ 1
-        if hint(descriptor) == .slow || misses >= FileHints.missesMax {
-            hintSlow(descriptor)
+        if hint(descriptor) == .cold || misses >= FileHints.missesMax {
+            hintSlow(descriptor, .cold)
         } else {
             slot.it.store(
                 FileKind.cached.rawValue | misses &* FileHints.countUnit, ordering: .relaxed)
         }
     }
 
-    /// Counts a request on a slow file; true when it is time to try one inline.
+    /// Counts a request on a slow or cold file; true when it is time to try one inline.
     func isTimeToRetry(_ descriptor: Int32) -> Bool {
         guard let slot = hintSlot(descriptor) else { return true }
         let value = slot.it.wrappingAdd(FileHints.countUnit, ordering: .relaxed).newValue

@@ -45,13 +45,13 @@ extension Ref where Pointee == EngineRecord {
                 ? Job.none
                 : hold(station, &batch, request.resfd, eventfdFacts, as: Batch.eventfd)
             if eventfd == Job.none {
-                discard(station, &batch, job)
+                discard(&batch, job)
                 return runInline(request, done: done, isStream: isStream)
             }
             job.it.heldEventfd = eventfd
         }
         if !describe(job, request, facts, &batch.submission) {
-            discard(station, &batch, job)
+            discard(&batch, job)
             return runInline(request, done: done, isStream: isStream)
         }
         if done > 0 { it.table.advance(job, by: done) }
@@ -64,7 +64,7 @@ extension Ref where Pointee == EngineRecord {
                 if batch.isBlocking && station != it.station.current {
                     // The daemon that finishes the last of those could not reach the pool.
                     _ = it.syncs.leave(it.table, job)
-                    discard(station, &batch, job)
+                    discard(&batch, job)
                     return postpone(&request, &batch, facts, done: done, mayUsePool: false)
                 }
                 // Workers take what they are given; the manager asks the gate.
@@ -100,18 +100,30 @@ extension Ref where Pointee == EngineRecord {
         batch.count &+= 1
     }
 
-    /// Starts what was handed over and nobody has come to yet, and with `mustWake` makes the daemon
-    /// look at it: whoever waits for an event calls this after it has made itself known as waiting.
-    /// True when there was something.
+    /// Makes the daemon look at jobs that were handed over without waking it: whoever waits for
+    /// an event calls this after it has made itself known as waiting.
     @inline(__always)
-    @discardableResult
-    public func nudge(mustWake: Bool = true) -> Bool {
+    public func nudge() { stationInArrears?.ringDoorbell() }
+
+    /// The same, and starts the disk for some of them: for who sleeps in io_getevents.
+    public func nudgeAndStartReads() {
+        stationInArrears?.startReads(count: 32, bytes: 1 << 20, mustWake: true)
+    }
+
+    /// Starts the disk for a few of them: for who has found events in io_getevents and goes on.
+    @inline(__always)
+    public func startReads() {
+        stationInArrears?.startReads(count: 8, bytes: 64 << 10, mustWake: false)
+    }
+
+    /// The station of a daemon on io_uring that has yet to look at its queue.
+    @inline(__always)
+    private var stationInArrears: Ref<Station>? {
         guard let station = it.station.current,
             station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0,
             station.it.kind == .uring
-        else { return false }
-        station.startReads(mustWake: mustWake)
-        return true
+        else { return nil }
+        return station
     }
 
     /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
@@ -200,20 +212,18 @@ extension Ref where Pointee == EngineRecord {
         }
     }
 
-    /// Takes back a job that could not be completed; nobody else has seen it.
-    private func discard(_ station: Ref<Station>, _ batch: inout Batch, _ job: JobRef) {
-        release(station, &batch, job.it.heldFile)
-        release(station, &batch, job.it.heldEventfd)
-        it.table.free(job, from: .preparing)
-    }
-
-    private func release(_ station: Ref<Station>, _ batch: inout Batch, _ index: UInt32) {
-        if index == Job.none || !station.it.files.dropReference(index) { return }
-        for use in batch.lastHeld.indices where batch.lastHeld[use].index == index {
-            batch.lastHeld[use] = Batch.Held()
-        }
-        if station.it.kind == .uring { _ = station.it.uring.parking.fillSlot(index, file: -1) }
-        station.it.files.recycle(index)
+    /// Takes back a job that could not be completed. Jobs of others may share the files that it
+    /// holds by now and have taken them to the daemon, so it goes there itself, to let go of them.
+    private func discard(_ batch: inout Batch, _ job: JobRef) {
+        job.it.operation = .notify
+        job.it.face = .linux
+        job.it.pollEvents = 0
+        job.it.resfd = -1
+        job.it.isStream = false
+        batch.needsManager = true
+        batch.isExclusive = false
+        _ = job.transition(from: .preparing, to: .queued)
+        append(&batch, job)
     }
 
     // MARK: The job

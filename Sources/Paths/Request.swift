@@ -65,6 +65,12 @@ struct Submission {
     private var facts = FileFacts()
     private var ownPriority: UInt16?
     private var fileBytesMax: UInt64?
+    /// Reads of cold files may be handed over untried: somebody will start the disk for them soon.
+    let readsMayGoUntried: Bool
+
+    init(readsMayGoUntried: Bool) {
+        self.readsMayGoUntried = readsMayGoUntried
+    }
 
     /// 0, or -EBADF.
     @inline(__always)
@@ -114,7 +120,7 @@ public struct Batch: ~Copyable {
     static let file = 0
     static let eventfd = 1
 
-    var submission = Submission()
+    var submission: Submission
     var station: Ref<Station>?
     var first: JobRef?
     var last: JobRef?
@@ -137,7 +143,9 @@ public struct Batch: ~Copyable {
     var nativeLast: JobRef?
 
     @inline(__always)
-    public init() {}
+    public init(readsMayGoUntried: Bool = false) {
+        submission = Submission(readsMayGoUntried: readsMayGoUntried)
+    }
 
     @inline(__always)
     public var isEmpty: Bool { first == nil }

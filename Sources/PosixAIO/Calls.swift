@@ -62,7 +62,7 @@ public enum PosixAIO {
         if let block, block.it.descriptor != descriptor { return failure(EINVAL) }
         guard let face = PosixFace.current else { return Int(IOCTX_AIO_ALLDONE) }
         if CurrentThread().interruptedLayer { return Int(IOCTX_AIO_NOTCANCELED) }
-        return face.withSignalsBlocked { face.cancel(descriptor, block) }
+        return withSignalsBlocked { face.cancel(descriptor, block) }
     }
 
     /// FreeBSD's aio_waitcomplete(2). The value of the request stored at `blockp`, or its errno;
@@ -100,7 +100,7 @@ public enum PosixAIO {
             if isAwaited {
                 result = face.awaitAll(list)
             } else {
-                face.withSignalsBlocked { face.leave(list) }
+                withSignalsBlocked { face.leave(list) }
                 result = 0
             }
             if result == failure(EINTR) || refused == 0 { return result }

@@ -146,23 +146,4 @@ extension Ref where Pointee == PosixFace {
         else { return nil }
         return job
     }
-
-    /// Runs `body`, which may take locks of the layer, with signals blocked; but for the C library's
-    /// own two, as with pthread_sigmask: setuid() must reach every thread.
-    @inline(__always)
-    func withSignalsBlocked<R>(_ body: () -> R) -> R {
-        var all = ~(UInt64(3) << 31)
-        var before: UInt64 = 0
-        return withAddress(of: &all) { allAddress in
-            withAddress(of: &before) { beforeAddress in
-                _ = systemCall(
-                    Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, beforeAddress, 8)
-                defer {
-                    _ = systemCall(
-                        Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
-                }
-                return body()
-            }
-        }
-    }
 }

@@ -169,7 +169,7 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
         #expect(engine.hint(5) == .cached)
     }
 
-    @Test("Many misses make a file slow, a few do not, and a file that is read from memory forgets")
+    @Test("Many misses make a file cold, a few do not, and a file that is read from memory forgets")
     func misses() {
         let engine = makeEngine(.inline)
         for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
@@ -178,7 +178,14 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
         for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
         #expect(engine.hint(5) == .cached)
         engine.hintMiss(5)
+        #expect(engine.hint(5) == .cold)
+        #expect(readsUntilRetry(engine, 5) == 4)
+        engine.hintMiss(5)
+        #expect(engine.hint(5) == .cold)
+        #expect(readsUntilRetry(engine, 5) == 8)
+        engine.hintSlow(5)
         #expect(engine.hint(5) == .slow)
+        #expect(readsUntilRetry(engine, 5) == 4, "another kind begins anew")
         for number in [-1, 4096, Int32.max, Int32.min] {
             for _ in 0...FileHints.missesMax { engine.hintMiss(number) }
             #expect(engine.hint(number) == .unknown)

@@ -195,36 +195,43 @@ static void two_files_on_one_descriptor(void) {
     must(io_destroy(context), 0);
 }
 
+#define LARGE (256u << 10)
+#define LARGE_COUNT 320
+
+static void submit_large(io_context_t context, struct iocb *request, int fd, int number) {
+    io_prep_pread(request, fd, request->u.c.buf, LARGE, (long)(number * 97 % LARGE_COUNT) * LARGE);
+    submit(context, request);
+}
+
 // A lock ends with the last reference to its description. Reads go on without a pause on the same file,
 // opened again under the same number: they must not keep the first description.
 static void a_closed_description_is_given_up(void) {
-    int fd = cold_file("locked", SEED);
-    must(fcntl(fd, F_SETFL, 0), 0);
+    int fd = patterned_file("locked", SEED, (size_t)LARGE_COUNT * LARGE);
+    make_cold(fd);
     io_context_t context = new_context(DEPTH);
-    struct reads *reads = new_reads();
-    make_known_as_cold(context, reads, fd);
+    struct iocb requests[DEPTH];
     must(close(fd), 0);
     must(open(temp_path("locked"), O_RDWR), fd);
     must(flock(fd, LOCK_EX), 0);
-    submit_reads(context, reads, fd, 512, DEPTH);
+    int next = 0, reads = 0;
+    for (; next < DEPTH; next++) {
+        requests[next].u.c.buf = aligned(LARGE);
+        submit_large(context, &requests[next], fd, next);
+    }
     must(close(fd), 0);
     must(open(temp_path("locked"), O_RDWR), fd);
-    int next = 512 + DEPTH, tries = 0;
     while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         must(errno, EWOULDBLOCK);
-        must_that(tries++ < 2000, "the lock of a closed file was never given up");
+        must_that(reads++ < 8 * DEPTH, "the lock of a closed file was not given up");
         struct io_event event;
         must(io_getevents(context, 1, 1, &event, NULL), 1);
-        expect_block(&event, SEED);
-        struct iocb *request = event.obj;
-        long offset = block_of(next++) * BLOCK;
-        io_prep_pread(request, fd, request->u.c.buf, BLOCK, offset);
-        request->data = (void *)(offset + 1);
-        submit(context, request);
+        expect((long)event.res, LARGE);
+        submit_large(context, event.obj, fd, next++);
     }
-    reap_reads(context, DEPTH, SEED);
+    struct io_event events[DEPTH];
+    reap(context, DEPTH, events);
     must(io_destroy(context), 0);
-    remark("%d reads later", tries);
+    remark("%d reads later", reads);
 }
 
 // ---- Changes of fortune --------------------------------------------------------------------
