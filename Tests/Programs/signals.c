@@ -318,7 +318,7 @@ static void destroy_doomed(int number) {
     storm.odd += answer != 0 && answer != -EAGAIN;
 }
 
-static void handler_destroys_the_context_in_use(void) {
+static void destroy_in_use(int size) {
     int fd = patterned_file("file", 1, 16 * BLOCK), other = patterned_file("other", 2, 16 * BLOCK);
     char *buffer = aligned(16 * BLOCK), byte;
     struct sigaction action = {.sa_handler = destroy_doomed, .sa_flags = SA_RESTART};
@@ -329,7 +329,7 @@ static void handler_destroys_the_context_in_use(void) {
     long rounds = 0, submitted = 0;
     must(pread(other, &byte, 1, 0), 1);
     for (double deadline = now_seconds() + 5; now_seconds() < deadline; rounds++) {
-        doomed = new_context(64);
+        doomed = new_context(size);
         atomic_store(&is_destroyed, false);
         for (int i = 0; i < 16; i++) {
             io_prep_pread(&requests[i], i == 15 && rounds % 2 ? other : fd, buffer + i * BLOCK, 512,
@@ -355,6 +355,11 @@ static void handler_destroys_the_context_in_use(void) {
     expect_that(submitted > rounds, "only %ld requests were submitted", submitted);
     remark("%ld contexts, %ld requests", rounds, submitted);
 }
+
+static void handler_destroys_the_context_in_use(void) { destroy_in_use(64); }
+
+// The ring of such a context goes with it.
+static void handler_destroys_a_large_context_in_use(void) { destroy_in_use(20000); }
 
 // ---- Signals that nobody sent --------------------------------------------------------------
 
@@ -466,6 +471,7 @@ static const struct test_case cases[] = {
     SLOW_CASE(handler_calls_in_with_direct_reads, 40),
     SLOW_CASE(handler_calls_in_with_device_reads, 40),
     CASE(handler_destroys_the_context_in_use),
+    CASE(handler_destroys_a_large_context_in_use),
     SLOW_CASE(submitting_thread_sees_no_eintr, 60),
     CASE(process_signals_reach_the_program),
     CASE(sigpipe_is_raised),
