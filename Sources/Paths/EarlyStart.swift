@@ -12,7 +12,7 @@ import CLibAIO
 import JobTable
 
 extension Ref where Pointee == Station {
-    /// Starts the disk for so many reads in the queue and, roughly, so many bytes, and with `mustWake`
+    /// Starts the disk for the first so many reads in the queue and so many bytes, and with `mustWake`
     /// wakes the daemon.
     @inline(never)
     func startReads(count most: Int, bytes bytesMost: Int, mustWake: Bool) {
@@ -21,15 +21,14 @@ extension Ref where Pointee == Station {
         withSignalsBlocked {
             var bytes = 0
             it.queue.forEach(it.table) { job in
-                if job.it.mustStartDisk {
-                    job.it.mustStartDisk = false
-                    reads[count] = ColdRead(
-                        descriptor: job.it.descriptor, offset: job.it.offset,
-                        length: min(job.it.length, bytesMost))
-                    bytes &+= reads[count].length
-                    count &+= 1
-                }
-                return count < min(most, reads.count) && bytes < bytesMost
+                if !job.it.mustStartDisk { return true }
+                bytes &+= job.it.length
+                if bytes > bytesMost { return false }
+                job.it.mustStartDisk = false
+                reads[count] = ColdRead(
+                    descriptor: job.it.descriptor, offset: job.it.offset, length: job.it.length)
+                count &+= 1
+                return count < min(most, reads.count)
             }
         }
         // The daemon takes longer to wake than the disk to start.

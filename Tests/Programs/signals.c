@@ -328,7 +328,7 @@ static void destroy_in_use(int size) {
     io_context_t bystander = new_context(8);
     long rounds = 0, submitted = 0;
     must(pread(other, &byte, 1, 0), 1);
-    for (double deadline = now_seconds() + 5; now_seconds() < deadline; rounds++) {
+    for (double deadline = now_seconds() + 2.5; now_seconds() < deadline; rounds++) {
         doomed = new_context(size);
         atomic_store(&is_destroyed, false);
         for (int i = 0; i < 16; i++) {
