@@ -66,43 +66,7 @@ static struct reads *new_reads(void) {
 
 // ---- Ways to wait --------------------------------------------------------------------------
 
-static long by_waiting(io_context_t context, struct io_event *event) {
-    return io_getevents(context, 1, 1, event, NULL);
-}
-
-static long by_polling(io_context_t context, struct io_event *event) {
-    long got;
-    while ((got = io_getevents(context, 0, 1, event, NULL)) == 0) {
-    }
-    return got;
-}
-
-static long by_slices(io_context_t context, struct io_event *event) {
-    struct timespec slice = {0, 20000};
-    long got;
-    while ((got = io_getevents(context, 1, 1, event, &slice)) == 0) {
-    }
-    return got;
-}
-
-static long with_a_mask(io_context_t context, struct io_event *event) {
-    sigset_t mask;
-    sigemptyset(&mask);
-    return io_pgetevents(context, 1, 1, event, NULL, &mask);
-}
-
-static long by_reading_the_ring(io_context_t context, struct io_event *event) {
-    struct ring *ring = ring_of(context);
-    double end = now_seconds() + 10;
-    while (__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->head) {
-        if (now_seconds() > end) return 0;
-    }
-    *event = ring->events[ring->head];
-    __atomic_store_n(&ring->head, (ring->head + 1) % ring->nr, __ATOMIC_RELEASE);
-    return 1;
-}
-
-static void waits(long (*wait)(io_context_t, struct io_event *)) {
+static void waits(way_to_wait *wait) {
     int fd = cold_file("waits", SEED);
     io_context_t context = new_context(DEPTH * 2);
     struct reads *reads = new_reads();

@@ -458,6 +458,57 @@ void stay_on_one_cpu(void) {
     sched_setaffinity(0, sizeof one, &one);
 }
 
+// ---- Ways to wait --------------------------------------------------------------------------
+
+long by_waiting(io_context_t context, struct io_event *event) {
+    return io_getevents(context, 1, 1, event, NULL);
+}
+
+long by_waiting_for_more(io_context_t context, struct io_event *event) {
+    struct timespec second = {1, 0};
+    return io_getevents(context, 1, 4, event, &second);
+}
+
+long by_polling(io_context_t context, struct io_event *event) {
+    long got;
+    while ((got = io_getevents(context, 0, 1, event, NULL)) == 0) {
+    }
+    return got;
+}
+
+long by_polling_without_time(io_context_t context, struct io_event *event) {
+    struct timespec none = {0, 0};
+    long got;
+    while ((got = io_getevents(context, 1, 1, event, &none)) == 0) {
+    }
+    return got;
+}
+
+long by_slices(io_context_t context, struct io_event *event) {
+    struct timespec slice = {0, 20000};
+    long got;
+    while ((got = io_getevents(context, 1, 1, event, &slice)) == 0) {
+    }
+    return got;
+}
+
+long with_a_mask(io_context_t context, struct io_event *event) {
+    sigset_t mask;
+    sigemptyset(&mask);
+    return io_pgetevents(context, 1, 1, event, NULL, &mask);
+}
+
+long by_reading_the_ring(io_context_t context, struct io_event *event) {
+    struct ring *ring = ring_of(context);
+    double end = now_seconds() + 10;
+    while (__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->head) {
+        if (now_seconds() > end) return 0;
+    }
+    *event = ring->events[ring->head];
+    __atomic_store_n(&ring->head, (ring->head + 1) % ring->nr, __ATOMIC_RELEASE);
+    return 1;
+}
+
 // ---- Odds and ends -------------------------------------------------------------------------
 
 void start_thread(pthread_t *thread, void *(*body)(void *), void *argument) {

@@ -137,6 +137,14 @@ void stay_on_one_cpu(void);
 // is nr - 1 requests, or on the kernel that rounded down to its per-CPU batches.
 void expect_all_slots(io_context_t context, int fd);
 
+// ---- Ways to wait --------------------------------------------------------------------------
+// Each takes one event, in its own manner; what io_getevents answered, or 0 when nothing came.
+
+typedef long way_to_wait(io_context_t context, struct io_event *event);
+
+way_to_wait by_waiting, by_waiting_for_more, by_polling, by_polling_without_time, by_slices,
+    with_a_mask, by_reading_the_ring;
+
 // ---- Odds and ends -------------------------------------------------------------------------
 
 void start_thread(pthread_t *thread, void *(*body)(void *), void *argument);

@@ -29,57 +29,8 @@ static void write_block(int fd, int block) {
 
 // ---- Ways to wait --------------------------------------------------------------------------
 
-static long by_waiting(io_context_t context, struct io_event *event) {
-    return io_getevents(context, 1, 1, event, NULL);
-}
-
-static long by_waiting_for_more(io_context_t context, struct io_event *event) {
-    struct timespec second = {1, 0};
-    return io_getevents(context, 1, 4, event, &second);
-}
-
-static long by_polling(io_context_t context, struct io_event *event) {
-    long got;
-    while ((got = io_getevents(context, 0, 1, event, NULL)) == 0) {
-    }
-    return got;
-}
-
-static long by_polling_without_time(io_context_t context, struct io_event *event) {
-    struct timespec none = {0, 0};
-    long got;
-    while ((got = io_getevents(context, 1, 1, event, &none)) == 0) {
-    }
-    return got;
-}
-
-static long by_slices(io_context_t context, struct io_event *event) {
-    struct timespec slice = {0, 20000};
-    long got;
-    while ((got = io_getevents(context, 1, 1, event, &slice)) == 0) {
-    }
-    return got;
-}
-
-static long with_a_mask(io_context_t context, struct io_event *event) {
-    sigset_t mask;
-    sigemptyset(&mask);
-    return io_pgetevents(context, 1, 1, event, NULL, &mask);
-}
-
-static long by_reading_the_ring(io_context_t context, struct io_event *event) {
-    struct ring *ring = ring_of(context);
-    double end = now_seconds() + 10;
-    while (__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->head) {
-        if (now_seconds() > end) return 0;
-    }
-    *event = ring->events[ring->head];
-    __atomic_store_n(&ring->head, (ring->head + 1) % ring->nr, __ATOMIC_RELEASE);
-    return 1;
-}
-
 static void every_way_to_wait_ends(void) {
-    static long (*const ways[])(io_context_t, struct io_event *) = {
+    static way_to_wait *const ways[] = {
         by_waiting, by_waiting_for_more, by_polling, by_polling_without_time, by_slices, with_a_mask,
         by_reading_the_ring,
     };
@@ -109,7 +60,7 @@ static void every_way_to_wait_ends(void) {
 }
 
 static void a_slow_one_ends_too(void) {
-    static long (*const ways[])(io_context_t, struct io_event *) = {
+    static way_to_wait *const ways[] = {
         by_waiting, by_reading_the_ring, by_polling,
     };
     io_context_t context = new_context(8);
