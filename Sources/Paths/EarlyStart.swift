@@ -6,7 +6,8 @@
 // program's own descriptor, which may lead elsewhere by now: then another file is read ahead, in vain.
 //
 // Signals are blocked while the queue's lock is held: a handler may leave io_getevents by longjmp, or
-// wait in it for a read of another thread.
+// wait in it for a read of another thread. Where a seccomp filter is active, which may kill for these
+// calls, the daemon starts the disk.
 
 import CLibAIO
 import JobTable
@@ -16,6 +17,10 @@ extension Ref where Pointee == Station {
     /// wakes the daemon.
     @inline(never)
     func startReads(count most: Int, bytes bytesMost: Int, mustWake: Bool) {
+        if System.isFiltered {
+            if mustWake { ringDoorbell() }
+            return
+        }
         var reads = InlineArray<32, ColdRead>(repeating: ColdRead())
         var count = 0
         withSignalsBlocked {
