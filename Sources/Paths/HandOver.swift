@@ -204,8 +204,6 @@ extension Ref where Pointee == EngineRecord {
                     return Job.none
                 }
                 station.it.files.announce(index)
-            } else {
-                station.rememberHeld(descriptor, index)
             }
             batch.newFiles &+= 1
             return index

@@ -52,7 +52,7 @@ struct HeldFiles: ~Copyable {
     private var used: UInt32 = 0
     private(set) var capacity: UInt32
     /// The index that was claimed last for each descriptor, by its lowest bits.
-    private var recent = InlineArray<64, UInt32>(repeating: Job.none)  // (h)
+    private var recent = InlineArray<256, UInt32>(repeating: Job.none)  // (h)
 
     private static let sharesMax: UInt32 = 64
 
@@ -78,10 +78,9 @@ struct HeldFiles: ~Copyable {
     ) -> UInt32? {
         lock.lock()
         defer { lock.unlock() }
-        let index = recent[Int(descriptor & 63)]
-        if index == Job.none || inode == 0 { return nil }
+        guard inode != 0, let index = recentLocked(descriptor) else { return nil }
         let file = files[index]
-        if file.it.descriptor != descriptor || file.it.sharesLeft == 0
+        if file.it.sharesLeft == 0
             || !isEqualLocked(file, device: device, inode: inode, flags: flags)
             || whereArrived && !file.it.isMoved
         {
@@ -90,6 +89,18 @@ struct HeldFiles: ~Copyable {
         file.it.sharesLeft &-= 1
         file.it.references &+= 1
         return index
+    }
+
+    /// The index that was claimed last for that descriptor; it may be free by now, or another's.
+    mutating func recent(_ descriptor: Int32) -> UInt32? {
+        lock.lock()
+        defer { lock.unlock() }
+        return recentLocked(descriptor)
+    }
+
+    private func recentLocked(_ descriptor: Int32) -> UInt32? {
+        let index = recent[Int(descriptor & 255)]
+        return index != Job.none && files[index].it.descriptor == descriptor ? index : nil
     }
 
     /// Claims an index for the file with that identity, with one reference. `number` is its
@@ -119,7 +130,7 @@ struct HeldFiles: ~Copyable {
         files[index].it.descriptor = number
         files[index].it.sharesLeft = Self.sharesMax
         files[index].it.signals = 0
-        recent[Int(number & 63)] = index
+        recent[Int(number & 255)] = index
         return .new(index)
     }
 

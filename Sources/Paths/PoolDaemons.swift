@@ -80,9 +80,6 @@ struct PoolDaemons: ~Copyable {
     /// The manager's thread identifier, by which kcmp(2) reaches the private table; 0 where it
     /// must not be asked.
     var comparableThread: Int32 = 0
-    /// For each of the lower descriptors of the program, the index under which it was held last,
-    /// plus one: address of atomic numbers. May be stale.
-    var lastHeld: UInt = 0
 
     /// Jobs for the workers.
     var work = RunQueue()
@@ -117,7 +114,7 @@ struct PoolDaemons: ~Copyable {
 extension Ref where Pointee == Station {
     /// In the starting thread, in the program's table: makes the sender and gives it a name.
     func openSender() -> Int {
-        if it.pool.lastHeld == 0 {
+        if it.pool.forManager.awaited == 0 || it.pool.forWorkers.awaited == 0 {
             let bytes = Int(it.files.capacity) &* 8
             it.pool.forManager.awaited = Memory.map(
                 bytes: bytes, protection: PROT_READ | PROT_WRITE)
@@ -126,9 +123,6 @@ extension Ref where Pointee == Station {
             if it.pool.forManager.awaited == 0 || it.pool.forWorkers.awaited == 0 {
                 return failure(ENOMEM)
             }
-            it.pool.lastHeld = Memory.map(
-                bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
-            if it.pool.lastHeld == 0 { return failure(ENOMEM) }
         }
         if isGate(it.pool.sender) {
             // Still connected to the manager before this one, it would refuse the next.
@@ -316,27 +310,15 @@ extension Ref where Pointee == Station {
     /// reference; nil when they do not, or it cannot be told.
     func heldAlready(_ descriptor: Int32) -> UInt32? {
         if it.pool.comparableThread == 0 { return nil }
-        guard let slot = lastHeldSlot(descriptor) else { return nil }
-        let index = slot.it.load(ordering: .relaxed)
-        if index == 0 { return nil }
+        guard let index = it.files.recent(descriptor) else { return nil }
         let thread = System.threadIdentifier()
-        let isSame = it.files.share(index &- 1) { number in
+        let isSame = it.files.share(index) { number in
             // KCMP_FILE (0): equal when both numbers lead to one open file description.
             systemCall(
                 Int32(SYS_kcmp), Int(thread), Int(it.pool.comparableThread), 0, Int(descriptor),
                 Int(number)) == 0
         }
-        return isSame ? index &- 1 : nil
-    }
-
-    func rememberHeld(_ descriptor: Int32, _ index: UInt32) {
-        lastHeldSlot(descriptor)?.it.store(index &+ 1, ordering: .relaxed)
-    }
-
-    private func lastHeldSlot(_ descriptor: Int32) -> Ref<Atomic<UInt32>>? {
-        if descriptor < 0 || Int(descriptor) >= FileHints.count { return nil }
-        return Ref<Atomic<UInt32>>(
-            address: it.pool.lastHeld &+ UInt(bitPattern: Int(descriptor)) &* 4)
+        return isSame ? index : nil
     }
 
     /// Too many files of this user in flight, or a full buffer: the manager empties both channels,

@@ -123,7 +123,7 @@ extension Ref where Pointee == Shared {
         #expect(files.shareRecent(device: 2) == nil)
         #expect(files.shareRecent(inode: 8) == nil)
         #expect(files.shareRecent(flags: 3) == nil)
-        for other: Int32 in [4, 5 + 64, -59, -1, .max] {
+        for other: Int32 in [4, 5 + 64, 5 + 256, 5 - 256, -59, -1, .max] {
             #expect(files.shareRecent(descriptor: other) == nil)
         }
         #expect(files.shareRecent(inode: 0) == nil)
