@@ -295,7 +295,11 @@ extension Ref where Pointee == Context {
         let available = it.ring.available
         let isDone = isDying
         let wake = isDone || available >= it.wantedLeast
-        if wake { it.changes.wrappingAdd(1, ordering: .relaxed) }
+        if wake {
+            it.changes.wrappingAdd(1, ordering: .relaxed)
+            // All of them look again, and say again what they want. An interruption may fail.
+            if it.watchers == 0 { it.wantedLeast = .max }
+        }
         var next = it.maskedSleepers
         while let sleeper = Ref<MaskedSleeper>(address: next) {
             if isDone || available >= sleeper.it.wanted { sleeper.it.notifier.signal() }
