@@ -180,7 +180,7 @@ extension Ref where Pointee == EngineRecord {
         if facts.isRegular || facts.isBlock,
             let index = station.it.files.shareRecent(
                 device: facts.device, inode: facts.inode, flags: facts.flags,
-                descriptor: descriptor, whereArrived: station.it.kind == .threads)
+                descriptor: descriptor, forWorkers: station.it.kind == .threads)
         {
             return index
         }

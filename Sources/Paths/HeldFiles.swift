@@ -23,6 +23,8 @@ struct HeldFile: ~Copyable {
     var next: UInt32  // (h) free list
     /// The file is on its way to the daemon, which has it when it comes to the job.
     var isReady: Bool  // (h)
+    /// threads: it was sent to where the workers look, and the manager as well.
+    var isForWorkers: Bool  // (h)
     /// The daemon has it: in the work ring (uring; daemon only), in the private table (threads;
     /// h).
     var isMoved: Bool
@@ -72,9 +74,9 @@ struct HeldFiles: ~Copyable {
     }
 
     /// The index under which that descriptor's file is held already, with a reference, unless it is
-    /// none or it was shared often. With `whereArrived` the daemons must have it.
+    /// none or it was shared often. With `forWorkers` the workers must find it.
     mutating func shareRecent(
-        device: UInt64, inode: UInt64, flags: Int, descriptor: Int32, whereArrived: Bool
+        device: UInt64, inode: UInt64, flags: Int, descriptor: Int32, forWorkers: Bool
     ) -> UInt32? {
         lock.lock()
         defer { lock.unlock() }
@@ -82,7 +84,7 @@ struct HeldFiles: ~Copyable {
         let file = files[index]
         if file.it.sharesLeft == 0
             || !isEqualLocked(file, device: device, inode: inode, flags: flags)
-            || whereArrived && !file.it.isMoved
+            || forWorkers && !file.it.isMoved && !file.it.isForWorkers
         {
             return nil
         }
@@ -120,6 +122,7 @@ struct HeldFiles: ~Copyable {
         used &+= 1
         files[index].it.references = 1
         files[index].it.isReady = false
+        files[index].it.isForWorkers = false
         files[index].it.isMoved = false
         files[index].it.number = number
         files[index].it.waitingHead = Job.none
@@ -135,9 +138,10 @@ struct HeldFiles: ~Copyable {
     }
 
     /// The claimed file has been handed over: others may share it from now on.
-    mutating func announce(_ index: UInt32) {
+    mutating func announce(_ index: UInt32, isForWorkers: Bool = false) {
         lock.lock()
         files[index].it.isReady = true
+        files[index].it.isForWorkers = isForWorkers
         lock.unlock()
     }
 
@@ -178,6 +182,7 @@ struct HeldFiles: ~Copyable {
             return false
         }
         file.it.references &+= 1
+        file.it.sharesLeft = Self.sharesMax
         return true
     }
 

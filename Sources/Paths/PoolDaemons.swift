@@ -263,7 +263,7 @@ extension Ref where Pointee == Station {
         let count = batch.count
         if batch.needsManager {
             return retryWhileBehind {
-                tryHandOver(&it.pool.forManager, first: first, last: last) {
+                tryHandOver(&it.pool.forManager, isForWorkers: false, first: first, last: last) {
                     it.queue.append(it.table, first: first, last: last, count: count)
                 }
             }
@@ -275,7 +275,7 @@ extension Ref where Pointee == Station {
             it.pool.work.append(it.table, first: first, last: last, count: count)
         } else {
             let result = retryWhileBehind {
-                tryHandOver(&it.pool.forWorkers, first: first, last: last) {
+                tryHandOver(&it.pool.forWorkers, isForWorkers: true, first: first, last: last) {
                     it.pool.work.append(it.table, first: first, last: last, count: count)
                 }
             }
@@ -337,7 +337,8 @@ extension Ref where Pointee == Station {
     /// Sends the files of a chain of jobs that are not with the daemons yet, and then queues the
     /// jobs, in one order for everybody. 0, or a negated errno with nothing done.
     private func tryHandOver(
-        _ channel: inout FileChannel, first: JobRef, last: JobRef, enqueue: () -> Void
+        _ channel: inout FileChannel, isForWorkers: Bool, first: JobRef, last: JobRef,
+        enqueue: () -> Void
     ) -> Int {
         channel.sendLock.lock()
         defer { channel.sendLock.unlock() }
@@ -358,7 +359,8 @@ extension Ref where Pointee == Station {
         let result = sendMessage(&message, files, to: &channel)
         if result < 0 { return result }
         for position in 1...UInt32(files) {
-            it.files.announce(channel.slot(position, capacity: it.files.capacity).it)
+            it.files.announce(
+                channel.slot(position, capacity: it.files.capacity).it, isForWorkers: isForWorkers)
         }
         channel.sent(files, capacity: it.files.capacity)
         enqueue()

@@ -43,19 +43,19 @@ extension Ref where Pointee == Shared {
     }
 
     /// A claim that must be new, announced.
-    fileprivate func hold(inode: UInt64) -> UInt32 {
+    fileprivate func hold(inode: UInt64, isForWorkers: Bool = false) -> UInt32 {
         guard case .new(let index) = claim(inode: inode) else { return .max }
-        it.files.announce(index)
+        it.files.announce(index, isForWorkers: isForWorkers)
         return index
     }
 
     fileprivate func shareRecent(
         device: UInt64 = 1, inode: UInt64 = 7, flags: Int = 2, descriptor: Int32 = 5,
-        whereArrived: Bool = false
+        forWorkers: Bool = false
     ) -> UInt32? {
         it.files.shareRecent(
             device: device, inode: inode, flags: flags, descriptor: descriptor,
-            whereArrived: whereArrived)
+            forWorkers: forWorkers)
     }
 
     fileprivate func giveUp(_ index: UInt32) {
@@ -127,11 +127,16 @@ extension Ref where Pointee == Shared {
             #expect(files.shareRecent(descriptor: other) == nil)
         }
         #expect(files.shareRecent(inode: 0) == nil)
-        #expect(files.shareRecent(whereArrived: true) == nil)
+        #expect(files.shareRecent(forWorkers: true) == nil)
         files.it.files.arrive(held, number: 3)
-        #expect(files.shareRecent(whereArrived: true) == held)
+        #expect(files.shareRecent(forWorkers: true) == held)
         for _ in 0..<3 { files.giveUp(held) }
         #expect(files.shareRecent() == nil, "it was given up")
+        let sent = files.hold(inode: 7, isForWorkers: true)
+        #expect(files.shareRecent(forWorkers: true) == sent, "they will find it")
+        for _ in 0..<2 { files.giveUp(sent) }
+        _ = files.hold(inode: 7)
+        #expect(files.shareRecent(forWorkers: true) == nil, "that one is the manager's")
     }
 
     /// Else requests on a descriptor's next file, which is the same one opened again, would hold the
