@@ -7,6 +7,15 @@
 
 __thread struct ioctx_thread ioctx_thread_local;
 
+int ioctx_processor(void)
+{
+#if defined(__x86_64__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
 /* The process that first might have had threads of ours: this one or an ancestor. */
 static _Atomic(pid_t) first_starter;
 

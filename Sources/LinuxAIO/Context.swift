@@ -73,6 +73,8 @@ struct Context: ~Copyable {
     /// How many more submissions may leave it to the next io_getevents to wake the daemon and to start
     /// the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt32>
+    /// Whether io_getevents looks for an event before it sleeps.
+    let patience: Patience
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
     /// Sleepers that sleep for the kernel's events instead.
     var watchers: UInt32  // (c)

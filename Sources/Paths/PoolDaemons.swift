@@ -86,6 +86,7 @@ struct PoolDaemons: ~Copyable {
     let workers = Atomic<UInt32>(0)
     let idleWorkers = Atomic<UInt32>(0)
     let workSignal = Atomic<UInt32>(0)
+    let lingering = Lingering()
     /// Jobs taken from the queue and not yet announced.
     let running = Atomic<UInt32>(0)
 
@@ -286,11 +287,11 @@ extension Ref where Pointee == Station {
         }
         // A worker looks at the queue after it has taken its job out of the gate: one that is seen in
         // the gate now will find these.
-        if batch.isExclusive
-            && it.engine.it.streams.isBehind(
+        if batch.isExclusive {
+            rememberSubmitter()
+            let isBehind = it.engine.it.streams.isBehind(
                 it.table, first, station: address, device: device, inode: inode)
-        {
-            return 0
+            if isBehind || takeOffer() { return 0 }
         }
         it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
@@ -578,7 +579,7 @@ extension Ref where Pointee == Station {
             if error != 0 {
                 it.pool.workers.subtract(1, ordering: .acquiringAndReleasing)
                 // With no worker at all the manager does the work itself.
-                if it.pool.workers.load(ordering: .acquiring) == 0 { workOff() }
+                if it.pool.workers.load(ordering: .acquiring) == 0 { workOffAll() }
                 return
             }
         }
@@ -724,7 +725,7 @@ extension Ref where Pointee == Station {
     fileprivate func work() {
         it.table.it.counters.it.numAioProcs.raise()
         while true {
-            workOff()
+            while workOff() && linger() {}
             let limits = it.table.it.limits
             let isBeyondTarget =
                 it.pool.workers.load(ordering: .relaxed) > limits.targetAioProcs
@@ -749,12 +750,20 @@ extension Ref where Pointee == Station {
         it.pool.running.add(1, ordering: .sequentiallyConsistent)
         it.table.it.counters.it.numAioProcs.lower()
         it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
-        if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOff() }
+        if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOffAll() }
         it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 
-    private func workOff() {
+    private func workOffAll() {
+        while workOff() && !takeOffer() {}
+    }
+
+    /// Does the jobs of the queue until it is empty. True when it has made an offer by then.
+    private func workOff() -> Bool {
+        var hasOffered = false
         while let job = it.pool.work.takeFirst(it.table) {
+            if hasOffered { _ = takeOffer() }
+            hasOffered = false
             if !hasItsFiles(job) {
                 // A file that is still in the socket cannot be shared by requests to come.
                 receiveForWorkers(until: job.it.isExclusive ? nil : job)
@@ -767,15 +776,18 @@ extension Ref where Pointee == Station {
             if !job.transition(from: .queued, to: .running) {
                 settle(job, from: .cancelled, result: job.cancelledResult)
             } else if job.it.isExclusive {
+                rememberWorker()
                 performAdjacent(job)
+                hasOffered = true
             } else {
                 settle(job, from: .running, result: perform(job))
             }
         }
+        return hasOffered
     }
 
     /// Does a job in state running that is the first of its file, and with it the writes that follow
-    /// it there and in the queue.
+    /// it there and in the queue. Makes an offer before the last of them wakes anybody.
     private func performAdjacent(_ first: JobRef) {
         var writes = AdjacentWrites(it.table, first)
         while let next = it.pool.work.takeFirst(
@@ -799,7 +811,9 @@ extension Ref where Pointee == Station {
             let job = writes[index]
             end &+= job.it.length
             // What was not written whole is tried on its own, and has its own error.
-            settle(job, from: .running, result: end <= written ? job.it.length : perform(job))
+            settle(
+                job, from: .running, result: end <= written ? job.it.length : perform(job),
+                offers: index == writes.count &- 1)
         }
     }
 
@@ -826,10 +840,13 @@ extension Ref where Pointee == Station {
 
     // MARK: Finishing
 
-    private func settle(_ job: JobRef, from state: JobState, result: Int) {
+    private func settle(
+        _ job: JobRef, from state: JobState, result: Int, offers: Bool = false
+    ) {
         let eventfd = job.it.operation == .notify ? Job.none : job.it.heldEventfd
         finish(job, from: state, result: result)
         if eventfd != Job.none { signalEventfd(eventfd) }
+        if offers { offer() }
         announce(job)
         it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
     }

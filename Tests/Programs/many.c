@@ -547,6 +547,65 @@ static void other_files_work(void) {
     expect(run_one(context, &request), 4096);
 }
 
+// With writes left to workers, each burst finds those asleep, looking for work, or on their way from one
+// to the other, and so do the events find their waiters: a job that nobody came for would end no wait.
+
+#define BURST 4
+#define BURSTS 4000
+
+static void *write_in_bursts(void *argument) {
+    long thread = (long)argument;
+    uint64_t random = 77 + thread;
+    io_context_t context = new_context(BURST);
+    struct iocb requests[BURST], *list[BURST];
+    struct io_event events[BURST];
+    int files[2];
+    uint64_t last[2][64] = {{0}};
+    char *buffers = aligned(BURST * BLOCK);
+    for (int f = 0; f < 2; f++) {
+        char name[32];
+        snprintf(name, sizeof name, "burst%ld.%d", thread, f);
+        files[f] = open(temp_path(name), O_RDWR | O_CREAT | O_TRUNC, 0600);
+        must_that(files[f] >= 0, "cannot make %s", name);
+    }
+    for (int burst = 1; burst <= BURSTS; burst++) {
+        int count = 1 + next_random(&random) % BURST;
+        for (int i = 0; i < count; i++) {
+            int f = next_random(&random) % 2, block = next_random(&random) % 64;
+            last[f][block] = burst * BURST + i;
+            fill_pattern(buffers + i * BLOCK, last[f][block], 0, BLOCK);
+            io_prep_pwrite(&requests[i], files[f], buffers + i * BLOCK, BLOCK, block * BLOCK);
+            list[i] = &requests[i];
+        }
+        must(io_submit(context, count, list), count);
+        // Some waits begin when all is done.
+        if (next_random(&random) % 4 == 0) usleep(next_random(&random) % 100);
+        must(io_getevents(context, count, BURST, events, NULL), count);
+        for (int i = 0; i < count; i++)
+            must(events[i].res, BLOCK);
+        // The workers' patience ends within pauses of this kind.
+        if (next_random(&random) % 2 == 0) usleep(next_random(&random) % 120);
+    }
+    char *found = aligned(BLOCK);
+    for (int f = 0; f < 2; f++)
+        for (int block = 0; block < 64; block++)
+            if (last[f][block] != 0) {
+                must(pread(files[f], found, BLOCK, block * BLOCK), BLOCK);
+                must_that(has_pattern(found, last[f][block], 0, BLOCK),
+                    "block %d of file %d is not what was written last", block, f);
+            }
+    expect(io_destroy(context), 0);
+    return NULL;
+}
+
+static void bursts_of_writes_all_end(void) {
+    pthread_t threads[3];
+    for (long i = 0; i < 3; i++)
+        start_thread(&threads[i], write_in_bursts, (void *)i);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+}
+
 static const struct test_case cases[] = {
     SLOW_CASE(thousand_contexts_keep_their_events_apart, 60),
     SLOW_CASE(thousand_contexts_hold_requests_at_once, 60),
@@ -560,6 +619,7 @@ static const struct test_case cases[] = {
     CASE(fsync_waits_for_earlier_writes),
     CASE(plain_read_sees_a_submitted_write),
     CASE(event_is_there_after_a_buffered_submit),
+    SLOW_CASE(bursts_of_writes_all_end, 60),
     LAYER_CASE(thousand_empty_pipes_are_read, 30, "the kernel's io_submit blocks on an empty pipe"),
     CASE(largest_vectors_work),
     CASE(ends_of_files_cut_reads_short),

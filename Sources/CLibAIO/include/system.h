@@ -122,6 +122,12 @@ static inline void ioctx_pause(void)
 }
 
 /*
+ * The processor that the calling thread runs on, at the moment. -1 where that may take a system call,
+ * for which a filter might kill.
+ */
+int ioctx_processor(void);
+
+/*
  * What a thread knows of itself inside the layer. Zero in a thread that has never called it.
  * `critical` counts the layer's locks that this thread holds: a call that arrives with it
  * non-zero comes from a signal handler that interrupted the layer, and must not take a lock.
