@@ -60,12 +60,20 @@ public struct CurrentThread {
     public func leaveCall() { unsafe record.pointee.calls &-= 1 }
 }
 
-/// A futex lock: 0 free, 1 held, 2 held and somebody sleeps. Zeroed memory is a free lock.
+/// A futex lock: 0 free, 1 held. Zeroed memory is a free lock.
+///
+/// To free it takes a plain store: a locked instruction is a fiftieth of a cached read, which takes three
+/// locks. The price is that a thread on its way to sleep may not see the lock free yet, nor be seen by
+/// who frees it, for as long as a processor keeps a store to itself. So nobody sleeps for long without
+/// looking again.
 public struct FutexLock: ~Copyable {
     private let word = Atomic<UInt32>(0)
+    /// Those who sleep, or are about to.
+    private let sleepers = Atomic<UInt32>(0)
 
     /// Some microseconds at most.
     private static let spins = 40
+    private static let sleepNs: UInt64 = 1_000_000
 
     public init() {}
 
@@ -74,9 +82,12 @@ public struct FutexLock: ~Copyable {
         CurrentThread().enterCritical()
         // Acquire pairs with the release in unlock(); the release half keeps the count above
         // from sinking below the exchange, where a signal handler would miss it.
-        let (taken, _) = word.compareExchange(
-            expected: 0, desired: 1, ordering: .acquiringAndReleasing)
-        if !taken { lockSlowly() }
+        if !tryLock() { lockSlowly() }
+    }
+
+    @inline(__always)
+    private borrowing func tryLock() -> Bool {
+        word.compareExchange(expected: 0, desired: 1, ordering: .acquiringAndReleasing).exchanged
     }
 
     @inline(never)
@@ -84,20 +95,22 @@ public struct FutexLock: ~Copyable {
         // It is held for less time than it takes to fall asleep, unless its holder sleeps.
         for _ in 0..<Self.spins {
             ioctx_pause()
-            if word.load(ordering: .relaxed) != 0 { continue }
-            let (taken, _) = word.compareExchange(
-                expected: 0, desired: 1, ordering: .acquiringAndReleasing)
-            if taken { return }
+            if word.load(ordering: .relaxed) == 0 && tryLock() { return }
         }
-        while word.exchange(2, ordering: .acquiringAndReleasing) != 0 {
-            _ = word.wait(while: 2, until: .max)
+        sleepers.add(1, ordering: .sequentiallyConsistent)
+        while !tryLock() {
+            _ = word.wait(while: 1, until: System.monotonicNs() &+ Self.sleepNs)
         }
+        sleepers.subtract(1, ordering: .relaxed)
     }
 
     @inline(__always)
     public borrowing func unlock() {
         // Release pairs with the acquire in lock().
-        if word.exchange(0, ordering: .acquiringAndReleasing) == 2 { word.wake(1) }
+        word.store(0, ordering: .releasing)
+        // A handler must not find the count lowered while the lock is held.
+        ioctx_compiler_barrier()
+        if sleepers.load(ordering: .relaxed) != 0 { word.wake(1) }
         CurrentThread().leaveCritical()
     }
 }

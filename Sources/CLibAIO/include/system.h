@@ -113,6 +113,12 @@ struct ioctx_epoll_event {
 };
 _Static_assert(sizeof(struct ioctx_epoll_event) == sizeof(struct epoll_event), "epoll_event");
 
+/* The compiler moves no access to memory across it. */
+static inline void ioctx_compiler_barrier(void)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 /* For a loop that waits for another processor. */
 static inline void ioctx_pause(void)
 {
