@@ -20,7 +20,7 @@ import Synchronization
 
 struct HeldFile: ~Copyable {
     var references: UInt32  // (h) 0: free
-    var next: UInt32  // (h) free list
+    var next: UInt32  // (h) free list, or that of the abandoned
     /// The file is on its way to the daemon, which has it when it comes to the job.
     var isReady: Bool  // (h)
     /// threads: it was sent to where the workers look, and the manager as well.
@@ -51,6 +51,7 @@ struct HeldFiles: ~Copyable {
     private let lock = FutexLock()  // (h)
     private var files: Reserve<HeldFile>
     private var freeHead: UInt32 = Job.none
+    private var abandonedHead: UInt32 = Job.none  // (h)
     private var used: UInt32 = 0
     private(set) var capacity: UInt32
     /// The index that was claimed last for each descriptor, by its lowest bits.
@@ -84,7 +85,7 @@ struct HeldFiles: ~Copyable {
         let file = files[index]
         if file.it.sharesLeft == 0
             || !isEqualLocked(file, device: device, inode: inode, flags: flags)
-            || forWorkers && !file.it.isMoved && !file.it.isForWorkers
+            || forWorkers && (file.it.isMoved ? file.it.number < 0 : !file.it.isForWorkers)
         {
             return nil
         }
@@ -201,6 +202,23 @@ struct HeldFiles: ~Copyable {
         if files[index].it.references > 0 { return false }
         files[index].it.isReady = false
         return true
+    }
+
+    /// Leaves it to the manager to give up what is behind an index without references.
+    mutating func abandon(_ index: UInt32) {
+        lock.lock()
+        files[index].it.next = abandonedHead
+        abandonedHead = index
+        lock.unlock()
+    }
+
+    mutating func takeAbandoned() -> UInt32? {
+        lock.lock()
+        defer { lock.unlock() }
+        if abandonedHead == Job.none { return nil }
+        let index = abandonedHead
+        abandonedHead = files[index].it.next
+        return index
     }
 
     mutating func recycle(_ index: UInt32) {

@@ -270,7 +270,12 @@ extension Ref where Pointee == Station {
         if !it.files.dropReference(index) { return }
         switch it.kind {
         case .uring: giveUpSlot(index)
-        default: giveUpNumber(index)
+        default:
+            // In a submitter that had to do the job itself, the number would be one of the program's.
+            if CurrentThread().station != address && it.files[index].it.isMoved {
+                return it.files.abandon(index)
+            }
+            giveUpNumber(index)
         }
         it.files.recycle(index)
     }

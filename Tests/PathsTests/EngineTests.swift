@@ -332,6 +332,30 @@ import Testing
         }
     }
 
+    /// A submitter that could not hand its jobs over does them itself, and may have the last of a file.
+    @Test("What is behind a file of the pool is closed in the pool's table, not in the program's")
+    func privateNumber() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            let engine = makeEngine(.threads)
+            guard let station = engine.acquireStationForBlocking() else { return }
+            let number: Int32 = 900
+            let file = Files.regular(1)
+            #expect(dup2(file.number, number) == number)
+            guard
+                case .new(let index) = station.it.files.claim(
+                    device: 1, inode: 1, flags: 0, number: number)
+            else { return }
+            station.it.files.announce(index)
+            station.it.files.arrive(index, number: number)
+            station.dropHeld(index)
+            #expect(fcntl(number, F_GETFD) >= 0)
+            // The manager may have been at it already.
+            station.kick()
+            while station.it.files.takeAbandoned() != nil { usleep(1000) }
+        }
+    }
+
     /// The thread that starts it is kept in a signal handler for longer than the daemon stays.
     @Test(
         "A station whose daemon leaves at once does not stay in its place",

@@ -139,6 +139,26 @@ extension Ref where Pointee == Shared {
         #expect(files.shareRecent(forWorkers: true) == nil, "that one is the manager's")
     }
 
+    @Test("What did not arrive is not shared by the workers' requests") func failedArrival() {
+        let files = makeFiles(100)
+        let held = files.hold(inode: 7, isForWorkers: true)
+        files.it.files.arrive(held, number: -1)
+        #expect(files.shareRecent(forWorkers: true) == nil)
+        #expect(files.shareRecent() == held, "on io_uring the number is the program's")
+    }
+
+    @Test("An abandoned index is nobody's until it is taken and recycled") func abandoned() {
+        let files = makeFiles(2)
+        let held = [files.hold(inode: 7), files.hold(inode: 8)]
+        for index in held where files.dropReference(index) { files.it.files.abandon(index) }
+        #expect(files.claim(inode: 9) == .full)
+        #expect(files.it.files.takeAbandoned() == held[1])
+        #expect(files.it.files.takeAbandoned() == held[0])
+        #expect(files.it.files.takeAbandoned() == nil)
+        files.it.files.recycle(held[0])
+        #expect(files.claim(inode: 9) == .new(held[0]))
+    }
+
     /// Else requests on a descriptor's next file, which is the same one opened again, would hold the
     /// closed description for ever, and a lock with it.
     @Test("A held file is shared so many times and then makes way for a new one")
