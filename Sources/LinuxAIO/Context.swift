@@ -299,8 +299,9 @@ extension Ref where Pointee == Context {
         let wake = isDone || available >= it.wantedLeast
         if wake {
             it.changes.wrappingAdd(1, ordering: .relaxed)
-            // All of them look again, and say again what they want. An interruption may fail.
-            if it.watchers == 0 { it.wantedLeast = .max }
+            // All of them look again, and say again what they want. Unless nothing may come of it: an
+            // interruption may fail, and a handler may jump out of a thread of the program.
+            if it.watchers == 0 && CurrentThread().station != 0 { it.wantedLeast = .max }
         }
         var next = it.maskedSleepers
         while let sleeper = Ref<MaskedSleeper>(address: next) {

@@ -189,12 +189,11 @@ extension Ref where Pointee == LinuxFace {
         context.it.lock.unlock()
         if isWithKernel { it.engine.ensureKernelReaper() }
         it.engine.nudgeAndStartReads()
+        let deadlineNs = isPoll ? .max : reaping.deadlineNs
         let isOver = context.it.patience.look(
-            while: { it.engine.worksElsewhere },
+            while: { it.engine.worksElsewhere && System.monotonicNs() < deadlineNs },
             until: { context.it.changes.load(ordering: .relaxed) != seen })
-        let result =
-            isOver
-            ? 0 : context.it.changes.wait(while: seen, until: isPoll ? .max : reaping.deadlineNs)
+        let result = isOver ? 0 : context.it.changes.wait(while: seen, until: deadlineNs)
         context.it.lock.lock()
         forgetSleeperLocked(context)
         context.it.lock.unlock()

@@ -7,8 +7,8 @@
 //
 // A worker that will look at the queue once more, come what may, offers that to submitters: who has
 // queued a job and takes an offer need not wake anybody. An offer is one of a number; whoever made one
-// withdraws one before it sleeps or begins something long. If there is none left, somebody counts on it,
-// and it looks again.
+// withdraws one before it sleeps. If there is none left, somebody counts on it, and it looks again. Before it
+// begins a job it withdraws one, too, and passes on what it cannot keep, for that may take long.
 
 import CLibAIO
 import JobTable
@@ -30,6 +30,10 @@ extension Ref where Pointee == Station {
 
     func rememberWorker() {
         it.pool.lingering.workerProcessor.store(ioctx_processor(), ordering: .relaxed)
+    }
+
+    func forgetWorker() {
+        it.pool.lingering.workerProcessor.store(-1, ordering: .relaxed)
     }
 
     /// In a worker: submitters may count on it from now on.
@@ -58,7 +62,6 @@ extension Ref where Pointee == Station {
                 it.pool.lingering.submitterProcessor.load(ordering: .relaxed) != ioctx_processor()
             },
             until: { it.pool.work.count.load(ordering: .relaxed) != 0 })
-        if !isFound { it.pool.lingering.workerProcessor.store(-1, ordering: .relaxed) }
         return !takeOffer() || isFound
     }
 }

@@ -294,11 +294,15 @@ extension Ref where Pointee == Station {
             if isBehind || takeOffer() { return 0 }
         }
         it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        // In this order: a job that is no longer counted has taken its worker from the idle ones.
+        let queued = it.pool.work.count.load(ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
-        // What is done one at a time, one worker does.
+        // What is done one at a time, one worker does; idle ones may have been woken for what others
+        // have queued.
         let most: UInt32 = batch.isExclusive ? 1 : .max
+        let wanted = batch.isExclusive ? (queued > count ? queued &- count &+ 1 : 1) : queued
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: min(count, most))) }
-        if idle < min(it.pool.work.count.load(ordering: .sequentiallyConsistent), most)
+        if idle < wanted
             && it.pool.workers.load(ordering: .sequentiallyConsistent)
                 < it.table.it.limits.maxAioProcs
         {
@@ -730,6 +734,7 @@ extension Ref where Pointee == Station {
         it.table.it.counters.it.numAioProcs.raise()
         while true {
             while workOff() && linger() {}
+            forgetWorker()
             let limits = it.table.it.limits
             let isBeyondTarget =
                 it.pool.workers.load(ordering: .relaxed) > limits.targetAioProcs
@@ -758,6 +763,26 @@ extension Ref where Pointee == Station {
         it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 
+    /// Somebody has counted on this worker, which has got `job` to do: what need not come after that is
+    /// another worker's.
+    private func passOn(besides job: JobRef) {
+        if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 { return }
+        var isForOthers = false
+        it.pool.work.forEach(it.table) {
+            isForOthers =
+                !job.it.isExclusive || !$0.it.isExclusive || $0.it.inode != job.it.inode
+                || $0.it.device != job.it.device
+            return !isForOthers
+        }
+        if !isForOthers { return }
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        if it.pool.idleWorkers.load(ordering: .sequentiallyConsistent) > 0 {
+            it.pool.workSignal.wake(1)
+        } else {
+            ringManager()
+        }
+    }
+
     private func workOffAll() {
         while workOff() && !takeOffer() {}
     }
@@ -766,7 +791,7 @@ extension Ref where Pointee == Station {
     private func workOff() -> Bool {
         var hasOffered = false
         while let job = it.pool.work.takeFirst(it.table) {
-            if hasOffered { _ = takeOffer() }
+            if hasOffered && !takeOffer() { passOn(besides: job) }
             hasOffered = false
             if !hasItsFiles(job) {
                 // A file that is still in the socket cannot be shared by requests to come.
