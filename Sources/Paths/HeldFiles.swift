@@ -171,7 +171,8 @@ struct HeldFiles: ~Copyable {
 
     /// Adds a reference to a file that has arrived in a private table if `isSame`, asked about
     /// its number there, says that it is the one that is wanted. The number cannot be closed
-    /// meanwhile: that takes the last reference.
+    /// meanwhile: that takes the last reference. Requests on its descriptor may share it as often as at
+    /// first, for the description is known to be theirs.
     mutating func share(_ index: UInt32, _ isSame: (Int32) -> Bool) -> Bool {
         lock.lock()
         defer { lock.unlock() }

@@ -15,6 +15,8 @@ import Synchronization
 
 /// One way of files into the private table: a socket there, and what is on its way to it.
 struct FileChannel: ~Copyable {
+    /// Workers receive from it, and the manager as well; from the other the manager alone.
+    let isForWorkers: Bool
     /// Serialises hand-overs: messages and `awaited` are in the same order, and whoever sees a
     /// message finds its jobs queued.
     let sendLock = FutexLock()
@@ -27,6 +29,8 @@ struct FileChannel: ~Copyable {
     var receiver: Int32 = -1
     var receiverName = sockaddr_un()
     var receiverNameBytes: UInt32 = 0
+
+    init(isForWorkers: Bool) { self.isForWorkers = isForWorkers }
 
     /// Marks an entry of `awaited` that is a number of files.
     private static let messageMark: UInt32 = 1 << 31
@@ -66,9 +70,9 @@ struct PoolDaemons: ~Copyable {
     var senderName = sockaddr_un()
     var senderNameBytes: UInt32 = 0
     /// Files whose jobs the manager must see, and messages that wake it.
-    var forManager = FileChannel()
+    var forManager = FileChannel(isForWorkers: false)
     /// Files of jobs that go to the workers directly; whoever wants one of them receives them.
-    var forWorkers = FileChannel()
+    var forWorkers = FileChannel(isForWorkers: true)
     /// Serialises receiving from `forWorkers`.
     let receiveLock = FutexLock()
 
@@ -264,7 +268,7 @@ extension Ref where Pointee == Station {
         let count = batch.count
         if batch.needsManager {
             return retryWhileBehind {
-                tryHandOver(&it.pool.forManager, isForWorkers: false, first: first, last: last) {
+                tryHandOver(&it.pool.forManager, first: first, last: last) {
                     it.queue.append(it.table, first: first, last: last, count: count)
                 }
             }
@@ -276,7 +280,7 @@ extension Ref where Pointee == Station {
             it.pool.work.append(it.table, first: first, last: last, count: count)
         } else {
             let result = retryWhileBehind {
-                tryHandOver(&it.pool.forWorkers, isForWorkers: true, first: first, last: last) {
+                tryHandOver(&it.pool.forWorkers, first: first, last: last) {
                     it.pool.work.append(it.table, first: first, last: last, count: count)
                 }
             }
@@ -293,15 +297,13 @@ extension Ref where Pointee == Station {
                 it.table, first, station: address, device: device, inode: inode)
             if isBehind || takeOffer() { return 0 }
         }
-        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
-        // In this order: a job that is no longer counted has taken its worker from the idle ones.
+        // Before the idle ones are counted: a job that is not queued any longer has its worker, which is
+        // not among them.
         let queued = it.pool.work.count.load(ordering: .sequentiallyConsistent)
-        let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
-        // What is done one at a time, one worker does; idle ones may have been woken for what others
-        // have queued.
-        let most: UInt32 = batch.isExclusive ? 1 : .max
-        let wanted = batch.isExclusive ? (queued > count ? queued &- count &+ 1 : 1) : queued
-        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: min(count, most))) }
+        // What is done one at a time, one worker does.
+        let idle = wakeWorkers(batch.isExclusive ? 1 : count)
+        // Those may be on their way to what others have queued.
+        let wanted = batch.isExclusive ? min(queued, queued &- min(queued, count) &+ 1) : queued
         if idle < wanted
             && it.pool.workers.load(ordering: .sequentiallyConsistent)
                 < it.table.it.limits.maxAioProcs
@@ -309,6 +311,14 @@ extension Ref where Pointee == Station {
             kickPool()
         }
         return 0
+    }
+
+    /// Wakes at most so many idle workers. How many there were, some of which may have been woken before.
+    private func wakeWorkers(_ most: UInt32) -> UInt32 {
+        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
+        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: most)) }
+        return idle
     }
 
     /// The index under which the daemons hold the very file of a descriptor already, with a
@@ -342,8 +352,7 @@ extension Ref where Pointee == Station {
     /// Sends the files of a chain of jobs that are not with the daemons yet, and then queues the
     /// jobs, in one order for everybody. 0, or a negated errno with nothing done.
     private func tryHandOver(
-        _ channel: inout FileChannel, isForWorkers: Bool, first: JobRef, last: JobRef,
-        enqueue: () -> Void
+        _ channel: inout FileChannel, first: JobRef, last: JobRef, enqueue: () -> Void
     ) -> Int {
         channel.sendLock.lock()
         defer { channel.sendLock.unlock() }
@@ -365,7 +374,8 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         for position in 1...UInt32(files) {
             it.files.announce(
-                channel.slot(position, capacity: it.files.capacity).it, isForWorkers: isForWorkers)
+                channel.slot(position, capacity: it.files.capacity).it,
+                isForWorkers: channel.isForWorkers)
         }
         channel.sent(files, capacity: it.files.capacity)
         enqueue()
@@ -572,9 +582,7 @@ extension Ref where Pointee == Station {
     }
 
     private func callWorkers(_ jobs: UInt32) {
-        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
-        let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
-        if idle > 0 { it.pool.workSignal.wake(Int32(clamping: jobs)) }
+        let idle = wakeWorkers(jobs)
         var missing = jobs > idle ? jobs &- idle : 0
         while missing > 0,
             it.pool.workers.load(ordering: .acquiring) < it.table.it.limits.maxAioProcs
@@ -774,13 +782,7 @@ extension Ref where Pointee == Station {
                 || $0.it.device != job.it.device
             return !isForOthers
         }
-        if !isForOthers { return }
-        it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
-        if it.pool.idleWorkers.load(ordering: .sequentiallyConsistent) > 0 {
-            it.pool.workSignal.wake(1)
-        } else {
-            ringManager()
-        }
+        if isForOthers && wakeWorkers(1) == 0 { ringManager() }
     }
 
     private func workOffAll() {

@@ -128,8 +128,8 @@ static inline void ioctx_pause(void)
 }
 
 /*
- * The processor that the calling thread runs on, at the moment. -1 where that may take a system call,
- * for which a filter might kill.
+ * The processor that the calling thread runs on, at the moment. -1 where no vDSO tells: a filter might
+ * kill for the system call.
  */
 int ioctx_processor(void);
 
