@@ -213,7 +213,7 @@ extension Ref where Pointee == EngineRecord {
             result > 0 && result < request.length
             && !(Int(facts.status.st_size) <= Int(request.offset) &+ result && facts.isRegular)
         if mayWait && (isShort || result == failure(EAGAIN)) {
-            hintMiss(descriptor)
+            hintMiss(descriptor, .cached)
             request.attempted = result
             return postpone(&request, &batch, facts, done: max(result, 0))
         }
@@ -245,8 +245,12 @@ extension Ref where Pointee == EngineRecord {
         let start = System.monotonicNs()
         let result = System.transfer(
             isWrite: false, descriptor, vectors, count, offset, rwFlags)
-        let isSlow = System.monotonicNs() &- start > FileHints.slowReadNs
-        if isSlow { hintSlow(descriptor) } else { hintQuick(descriptor, .quick) }
+        let elapsedNs = System.monotonicNs() &- start
+        if elapsedNs > FileHints.slowReadNs(length: result) {
+            hintMiss(descriptor, .quick)
+        } else {
+            hintQuick(descriptor, .quick)
+        }
         return result
     }
 

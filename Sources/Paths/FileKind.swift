@@ -170,10 +170,13 @@ struct FileFacts {
 enum FileHints {
     static let count = 4096
     static var bytes: Int { count &* MemoryLayout<Atomic<UInt32>>.stride }
-    /// A plain read that takes longer than this was not served from memory.
-    static let slowReadNs: UInt64 = 100_000
     /// So many tries in vain make a file cold: each of them starts the disk, which takes its time.
     static let missesMax: UInt32 = 16
+    /// So many slow reads in a row make a file slow. One may have lost the processor meanwhile.
+    static let slowReadsMax: UInt32 = 2
+    /// A plain read of so many bytes that takes longer than this was not served from memory, which
+    /// copies a page in less than a microsecond; the quickest disks take ten times that.
+    static func slowReadNs(length: Int) -> UInt64 { 20_000 &+ UInt64(clamping: length) }
     /// One in so many reads of a slow or cold file is tried inline again, twice as many after each try
     /// that was in vain: interval 0 to the last.
     static let firstInterval: UInt32 = 4
@@ -232,8 +235,7 @@ extension Ref where Pointee == EngineRecord {
         }
     }
 
-    /// After a read that had to wait for the disk: reads go to a daemon from now on, for a longer time
-    /// than before if they did.
+    /// Reads go to a daemon from now on, for a longer time than before if they did.
     func hintSlow(_ descriptor: Int32, _ kind: FileKind = .slow) {
         guard let slot = hintSlot(descriptor) else { return }
         let interval = FileHints.interval(slot.it.load(ordering: .relaxed))
@@ -244,15 +246,17 @@ extension Ref where Pointee == EngineRecord {
             ordering: .relaxed)
     }
 
-    /// After a read with RWF_NOWAIT that was in vain.
-    func hintMiss(_ descriptor: Int32) {
+    /// After a read that was not served from memory: with RWF_NOWAIT in vain (`cached`), or a plain
+    /// one that was slow (`quick`).
+    func hintMiss(_ descriptor: Int32, _ kind: FileKind) {
         guard let slot = hintSlot(descriptor) else { return }
         let misses = FileHints.counted(slot.it.load(ordering: .relaxed)) &+ 1
-        if hint(descriptor) == .cold || misses >= FileHints.missesMax {
-            hintSlow(descriptor, .cold)
+        let becomes = kind == .quick ? FileKind.slow : FileKind.cold
+        let missesMax = kind == .quick ? FileHints.slowReadsMax : FileHints.missesMax
+        if hint(descriptor) == becomes || misses >= missesMax {
+            hintSlow(descriptor, becomes)
         } else {
-            slot.it.store(
-                FileKind.cached.rawValue | misses &* FileHints.countUnit, ordering: .relaxed)
+            slot.it.store(kind.rawValue | misses &* FileHints.countUnit, ordering: .relaxed)
         }
     }
 

@@ -172,24 +172,48 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
     @Test("Many misses make a file cold, a few do not, and a file that is read from memory forgets")
     func misses() {
         let engine = makeEngine(.inline)
-        for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
+        for _ in 1..<FileHints.missesMax { engine.hintMiss(5, .cached) }
         #expect(engine.hint(5) == .cached)
         engine.hintQuick(5, .cached)
-        for _ in 1..<FileHints.missesMax { engine.hintMiss(5) }
+        for _ in 1..<FileHints.missesMax { engine.hintMiss(5, .cached) }
         #expect(engine.hint(5) == .cached)
-        engine.hintMiss(5)
+        engine.hintMiss(5, .cached)
         #expect(engine.hint(5) == .cold)
         #expect(readsUntilRetry(engine, 5) == 4)
-        engine.hintMiss(5)
+        engine.hintMiss(5, .cached)
         #expect(engine.hint(5) == .cold)
         #expect(readsUntilRetry(engine, 5) == 8)
         engine.hintSlow(5)
         #expect(engine.hint(5) == .slow)
         #expect(readsUntilRetry(engine, 5) == 4, "another kind begins anew")
         for number in [-1, 4096, Int32.max, Int32.min] {
-            for _ in 0...FileHints.missesMax { engine.hintMiss(number) }
+            for _ in 0...FileHints.missesMax { engine.hintMiss(number, .cached) }
             #expect(engine.hint(number) == .unknown)
         }
+    }
+
+    @Test("Two slow reads in a row make a file slow, one does not, and a quick one between forgets")
+    func slowReads() {
+        let engine = makeEngine(.inline)
+        for _ in 0..<3 {
+            engine.hintMiss(5, .quick)
+            #expect(engine.hint(5) == .quick)
+            engine.hintQuick(5, .quick)
+        }
+        engine.hintMiss(5, .quick)
+        engine.hintMiss(5, .quick)
+        #expect(engine.hint(5) == .slow)
+        #expect(readsUntilRetry(engine, 5) == 4)
+        engine.hintMiss(5, .quick)
+        #expect(engine.hint(5) == .slow)
+        #expect(readsUntilRetry(engine, 5) == 8)
+    }
+
+    @Test("A read is slow by what it takes beyond its copy, and a failed one by the same measure")
+    func slowness() {
+        #expect(FileHints.slowReadNs(length: 4096) < 30_000)
+        #expect(FileHints.slowReadNs(length: 1 << 20) > 1_000_000)
+        #expect(FileHints.slowReadNs(length: -5) == FileHints.slowReadNs(length: 0))
     }
 }
 
