@@ -43,7 +43,7 @@ struct HeldFile: ~Copyable {
     var sharesLeft: UInt32  // (h)
     /// Events to signal with the next write, when the file is an eventfd. Daemon only.
     var signals: UInt64
-    /// The count that is being written. Daemon only.
+    /// The count that is being written; 0 while none is. Daemon only, and the kernel's.
     var announced: UInt64
 }
 
@@ -134,6 +134,7 @@ struct HeldFiles: ~Copyable {
         files[index].it.descriptor = number
         files[index].it.sharesLeft = Self.sharesMax
         files[index].it.signals = 0
+        files[index].it.announced = 0
         recent[Int(number & 255)] = index
         return .new(index)
     }

@@ -17,6 +17,12 @@ struct UringDaemon: ~Copyable {
     /// Reserved user_data; a job's name has an index below 2^24 in its low half.
     static let doorbellData = UInt64.max
     static let ignoredData = UInt64.max - 1
+    /// Of a write to an eventfd: this and the index of the held file.
+    static let signalData: UInt64 = 0x8000_0000
+
+    /// How long a write to an eventfd may take before sleepers are woken nevertheless: it blocks only
+    /// where the program has filled a blocking one up.
+    static let signalPatienceNs: UInt64 = 10_000_000
 
     static let submissionEntries: UInt32 = 256
     static let completionEntries: UInt32 = 4096
@@ -31,6 +37,9 @@ struct UringDaemon: ~Copyable {
     var publishedHead = Job.none
     /// Held eventfds to signal at the end of this round.
     var signalsDue = false
+    /// Writes to eventfds that are under way, and how many of them nobody waits for any more.
+    var signalsRunning: UInt32 = 0
+    var signalsOverdue: UInt32 = 0
     /// How often the daemon will look at its queue again although nobody calls it.
     var looksLeft: UInt32 = 0
     /// It will: submitters of cold reads need not wake it.
@@ -97,6 +106,8 @@ extension Ref where Pointee == Station {
         it.uring.running = 0
         it.uring.publishedHead = Job.none
         it.uring.signalsDue = false
+        it.uring.signalsRunning = 0
+        it.uring.signalsOverdue = 0
         it.uring.looksLeft = 0
         return it.uring.work.registerEmptySlots(it.files.capacity)
     }
@@ -126,7 +137,7 @@ extension Ref where Pointee == Station {
             it.queue.count.load(ordering: .sequentiallyConsistent) != 0
             || it.cancellations.load(ordering: .sequentiallyConsistent) != 0
             || it.uring.publishedHead != Job.none
-        let idle = it.uring.running == 0 && !mustLook
+        let idle = isIdle && !mustLook
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
         var timeoutNs = UInt64.max
         if isLooking {
@@ -138,11 +149,13 @@ extension Ref where Pointee == Station {
         let result = it.uring.work.enter(minComplete: mustLook ? 0 : 1, timeoutNs: timeoutNs)
         it.sleeping.store(0, ordering: .sequentiallyConsistent)
         reap()
-        if idle && !isLooking && result == failure(ETIME) && it.uring.running == 0 {
+        if idle && !isLooking && result == failure(ETIME) && isIdle {
             return tryToLeave { leave() }
         }
         return false
     }
+
+    private var isIdle: Bool { it.uring.running == 0 && it.uring.signalsRunning == 0 }
 
     private func leave() {
         it.uring.work.close()
@@ -306,21 +319,31 @@ extension Ref where Pointee == Station {
     // MARK: Finishing jobs
 
     private func reap() {
-        while let completion = it.uring.work.nextCompletion() {
-            if completion.user_data == UringDaemon.doorbellData {
-                it.uring.doorbellArmed = false
-            } else if completion.user_data != UringDaemon.ignoredData,
-                let job = it.table.job(named: completion.user_data)
-            {
-                it.uring.running &-= 1
-                complete(job, Int(completion.result))
-            }
+        takeCompletions()
+        while it.uring.signalsDue {
+            signalEventfds()
+            awaitSignals()
         }
-        signalEventfds()
         while it.uring.publishedHead != Job.none {
             let job = it.table.job(at: it.uring.publishedHead)
             it.uring.publishedHead = job.it.queueNext
             announce(job)
+        }
+    }
+
+    private func takeCompletions() {
+        while let completion = it.uring.work.nextCompletion() {
+            let data = completion.user_data
+            if data == UringDaemon.doorbellData {
+                it.uring.doorbellArmed = false
+            } else if data == UringDaemon.ignoredData {
+                continue
+            } else if data & ~0xffff == UringDaemon.signalData {
+                signalled(UInt32(truncatingIfNeeded: data & 0xffff))
+            } else if let job = it.table.job(named: data) {
+                it.uring.running &-= 1
+                complete(job, Int(completion.result))
+            }
         }
     }
 
@@ -367,34 +390,67 @@ extension Ref where Pointee == Station {
         it.uring.publishedHead = job.it.index
     }
 
+    // MARK: Eventfds
+
     private func signal(_ index: UInt32) {
         it.files[index].it.signals &+= 1
         it.uring.signalsDue = true
     }
 
-    /// One write for each eventfd with events to announce, before any sleeper is woken.
+    /// Starts a write to each eventfd with events to announce.
     private func signalEventfds() {
-        if !it.uring.signalsDue { return }
         it.uring.signalsDue = false
         var index = it.uring.publishedHead
         while index != Job.none {
             let job = it.table.job(at: index)
             index = job.it.queueNext
-            if job.it.heldEventfd == Job.none { continue }
-            let file = it.files[job.it.heldEventfd]
-            if file.it.signals == 0 { continue }
-            let entry = entry()
-            entry.it.opcode = UInt8(URING_OP_WRITE)
-            entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
-            entry.it.fd = Int32(bitPattern: job.it.heldEventfd)
-            file.it.announced = file.it.signals
-            file.it.signals = 0
-            entry.it.address = UInt64(
-                UInt(bitPattern: withAddress(of: &file.it.announced) { $0 }))
-            entry.it.length = 8
-            entry.it.user_data = UringDaemon.ignoredData
-            // The count is read when the write is submitted, so it may change after this.
-            _ = it.uring.work.enter(minComplete: 0)
+            let eventfd = job.it.heldEventfd
+            if eventfd == Job.none { continue }
+            let file = it.files[eventfd]
+            if file.it.signals > 0 && file.it.announced == 0 {
+                it.files.addReference(eventfd)
+                it.uring.signalsRunning &+= 1
+                writeSignals(eventfd)
+            }
+        }
+    }
+
+    /// The kernel may come back to the write later: it hands one to a blocking eventfd to a thread of
+    /// its own. The file is held meanwhile, and `announced` belongs to the kernel.
+    private func writeSignals(_ index: UInt32) {
+        let entry = entry()
+        let file = it.files[index]
+        file.it.announced = file.it.signals
+        file.it.signals = 0
+        entry.it.opcode = UInt8(URING_OP_WRITE)
+        entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+        entry.it.fd = Int32(bitPattern: index)
+        entry.it.address = UInt64(UInt(bitPattern: withAddress(of: &file.it.announced) { $0 }))
+        entry.it.length = 8
+        entry.it.user_data = UringDaemon.signalData | UInt64(index)
+    }
+
+    /// A write to an eventfd is done; what has come meanwhile is written next.
+    private func signalled(_ index: UInt32) {
+        let file = it.files[index]
+        file.it.announced = 0
+        if file.it.signals > 0 { return writeSignals(index) }
+        it.uring.signalsRunning &-= 1
+        it.uring.signalsOverdue = min(it.uring.signalsOverdue, it.uring.signalsRunning)
+        dropHeld(index)
+    }
+
+    /// Sleepers are woken after the eventfds are signalled. Requests that end meanwhile are published,
+    /// and signalled in the next turn.
+    private func awaitSignals() {
+        let deadlineNs = System.monotonicNs() &+ UringDaemon.signalPatienceNs
+        while it.uring.signalsRunning > it.uring.signalsOverdue {
+            let entered = it.uring.work.enter(
+                minComplete: 1, timeoutNs: UringDaemon.signalPatienceNs)
+            takeCompletions()
+            if entered == failure(ETIME) || System.monotonicNs() >= deadlineNs {
+                it.uring.signalsOverdue = it.uring.signalsRunning
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 #include "harness.h"
 
+#include <poll.h>
 #include <sys/file.h>
 
 #define BLOCKS 4096
@@ -112,6 +113,36 @@ static void every_read_is_signalled(void) {
         expect_block(&event, SEED);
     }
     must(io_destroy(context), 0);
+}
+
+// Whatever the number of reads that end together, a program that sleeps in read(2) on its eventfd
+// must be told of each exactly once.
+static void a_blocking_eventfd_counts_exactly(void) {
+    int fd = cold_file("counted", SEED), bell = eventfd(0, 0);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    struct pollfd entry = {.fd = bell, .events = POLLIN};
+    for (int first = 0; first + DEPTH <= BLOCKS; first += DEPTH) {
+        uint64_t told = 0;
+        for (int i = 0; i < DEPTH; i++) {
+            struct iocb *request = &reads->requests[i];
+            long offset = block_of(first + i) * BLOCK;
+            io_prep_pread(request, fd, reads->buffers + i * BLOCK, BLOCK, offset);
+            io_set_eventfd(request, bell);
+            request->data = (void *)(offset + 1);
+            submit(context, request);
+        }
+        while (told < DEPTH) {
+            uint64_t count;
+            must_that(poll(&entry, 1, 5000) == 1, "told of %llu events of %d", (unsigned long long)told, DEPTH);
+            must(read(bell, &count, sizeof count), sizeof count);
+            told += count;
+        }
+        must(told, DEPTH);
+        reap_reads(context, DEPTH, SEED);
+    }
+    must(io_destroy(context), 0);
+    expect(poll(&entry, 1, 0), 0);
 }
 
 // ---- The right file ------------------------------------------------------------------------
@@ -284,6 +315,7 @@ static const struct test_case cases[] = {
     CASE(every_read_comes_to_who_waits_with_a_mask),
     CASE(every_read_comes_to_who_reads_the_ring),
     CASE(every_read_is_signalled),
+    CASE(a_blocking_eventfd_counts_exactly),
     CASE(the_file_is_the_submitted_one),
     CASE(two_files_on_one_descriptor),
     CASE(a_closed_description_is_given_up),
