@@ -59,7 +59,7 @@ struct Context: ~Copyable {
     var overdue: UInt32  // (c)
     /// The deferred job that is with the kernel's AIO, or `none`.
     var kernelJob: UInt32  // (c)
-    /// Published jobs whose eventfd may not be signalled yet.
+    /// Published jobs, and batches of events, whose eventfd may not be signalled yet.
     let unannounced: Atomic<UInt32>
     /// The request queue: deferred jobs in the order of their submission.
     var jobsHead: UInt32  // (c)
@@ -194,10 +194,12 @@ extension Ref where Pointee == Context {
         if isDying { wakeAll() }
     }
 
-    /// Stores the events of requests that completed inline and makes them visible at once.
+    /// Stores the events of requests that completed inline and makes them visible at once. With
+    /// `isSignalled` io_destroy waits until `signalled` is called.
     @inline(__always)
-    func publish(_ events: UInt, count: UInt32) {
+    func publish(_ events: UInt, count: UInt32, isSignalled: Bool = false) {
         it.lock.lock()
+        if isSignalled { it.unannounced.add(1, ordering: .sequentiallyConsistent) }
         it.ring.store(from: events, count: count)
         it.counts.inlined.addLocked(UInt64(count))
         it.ring.advanceTail(by: count)
@@ -205,7 +207,7 @@ extension Ref where Pointee == Context {
         it.lock.unlock()
     }
 
-    /// The same for a single event.
+    /// The same for a single event that signals nothing.
     @inline(__always)
     func publish(_ event: io_event) {
         it.lock.lock()
@@ -215,6 +217,10 @@ extension Ref where Pointee == Context {
         it.inFlight &-= 1
         it.lock.unlock()
     }
+
+    /// The eventfd of a job, or of a batch of events, that was published has its count.
+    @inline(__always)
+    func signalled() { it.unannounced.subtract(1, ordering: .sequentiallyConsistent) }
 
     // MARK: The request queue
 
@@ -294,6 +300,8 @@ extension Ref where Pointee == Context {
     @inline(never)
     private func wakeSatisfied() {
         it.lock.lock()
+        // Whoever has just published holds the record no longer: it may be free, and its ring unmapped.
+        if it.address.load(ordering: .relaxed) == 0 { return it.lock.unlock() }
         let available = it.ring.available
         let isDone = isDying
         let wake = isDone || available >= it.wantedLeast

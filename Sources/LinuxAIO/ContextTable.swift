@@ -88,7 +88,7 @@ struct LinuxFace: ~Copyable {
     /// The job table's hook: the eventfd, if any, has been signalled.
     private static func jobAnnounced(_ address: UInt) {
         guard let context = ContextRef(address: address), let face = current else { return }
-        context.it.unannounced.subtract(1, ordering: .sequentiallyConsistent)
+        context.signalled()
         context.wakeSleepers()
         face.unpin(context)
     }
@@ -226,6 +226,7 @@ extension Ref where Pointee == LinuxFace {
         if context.it.pins.load(ordering: .sequentiallyConsistent) == 0
             && context.isDying
             && context.it.address.load(ordering: .relaxed) != 0 && context.it.inFlight == 0
+            && context.it.unannounced.load(ordering: .sequentiallyConsistent) == 0
         {
             context.it.address.store(0, ordering: .sequentiallyConsistent)
             it.arena.free(context.it.ring.pages)

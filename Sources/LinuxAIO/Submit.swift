@@ -33,11 +33,12 @@ private struct Gathered {
     @inline(__always)
     mutating func publish() {
         if count == 0 { return }
-        context.publish(events, count: count)
+        context.publish(events, count: count, isSignalled: signals > 0)
         count = 0
         if signals > 0 {
             Eventfd.signal(resfd, count: signals, isJustSeen: isUnchecked)
             signals = 0
+            context.signalled()
         }
         context.wakeSleepers()
     }
