@@ -1,64 +1,11 @@
 // The lock of the layer.
 //
-// A thread counts the locks that it holds (ioctx_thread.critical). A call of the layer that
+// A thread counts the locks that it holds (CurrentThread.swift). A call of the layer that
 // finds the count non-zero was made by a signal handler that interrupted the layer in this very
 // thread; it must answer without taking any lock, or it would wait for itself.
 
 import CLibAIO
 import Synchronization
-
-/// What this thread knows of itself inside the layer.
-@safe
-public struct CurrentThread {
-    private let record: UnsafeMutablePointer<ioctx_thread>
-
-    @inline(__always)
-    public init() { unsafe record = ioctx_thread_self() }
-
-    /// True when the caller is a signal handler that interrupted a critical section of ours.
-    @inline(__always)
-    public var interruptedLayer: Bool { unsafe record.pointee.critical != 0 }
-
-    /// True when the caller is a signal handler that interrupted any call of the layer.
-    @inline(__always)
-    public var isNested: Bool { unsafe record.pointee.calls > 1 }
-
-    /// In a daemon, the address of its station; 0 in a thread of the program.
-    public var station: UInt {
-        get { unsafe record.pointee.station }
-        nonmutating set { unsafe record.pointee.station = newValue }
-    }
-
-    /// The context of the thread's outermost open call.
-    @inline(__always)
-    public var context: UInt {
-        get { unsafe record.pointee.context }
-        nonmutating set { unsafe record.pointee.context = newValue }
-    }
-
-    /// Counts a request; true once in 61, when what is known by a hint should be looked up. A prime
-    /// number, so that no descriptor of a program that takes its files in turn is always spared.
-    @inline(__always)
-    public func isTimeToDoubt() -> Bool {
-        unsafe record.pointee.requests &+= 1
-        if unsafe record.pointee.requests < 61 { return false }
-        unsafe record.pointee.requests = 0
-        return true
-    }
-
-    /// Until `leaveCritical`, a handler that interrupts this thread is told to try again.
-    @inline(__always)
-    public func enterCritical() { unsafe record.pointee.critical &+= 1 }
-
-    @inline(__always)
-    public func leaveCritical() { unsafe record.pointee.critical &-= 1 }
-
-    @inline(__always)
-    public func enterCall() { unsafe record.pointee.calls &+= 1 }
-
-    @inline(__always)
-    public func leaveCall() { unsafe record.pointee.calls &-= 1 }
-}
 
 /// A futex lock: 0 free, 1 held. Zeroed memory is a free lock.
 ///

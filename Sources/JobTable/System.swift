@@ -36,7 +36,9 @@ public func withSignalsBlocked<R>(_ body: () -> R) -> R {
         withAddress(of: &before) { beforeAddress in
             _ = systemCall(
                 Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, beforeAddress, 8)
+            CurrentThread().enterBlocked()
             defer {
+                CurrentThread().leaveBlocked()
                 _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
             }
             return body()

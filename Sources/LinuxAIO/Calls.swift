@@ -17,6 +17,7 @@ public enum LinuxAIO {
     public static func setup(_ events: Int32, _ contextp: UInt) -> Int {
         enter { nested in
             if nested { return failure(EAGAIN) }
+            if !CurrentThread().isNested { CurrentThread().noteUsualMask() }
             var result = 0
             guard let face = LinuxFace.create(&result) else { return result }
             if face.it.choice == .off { return failure(ENOSYS) }

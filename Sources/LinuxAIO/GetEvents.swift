@@ -180,6 +180,7 @@ extension Ref where Pointee == LinuxFace {
     /// Sleeps until enough events are there, or something else happened. Enters with the
     /// context's lock held and leaves without it.
     private func sleepLocked(_ reaping: Reaping, isPoll: Bool) -> Int {
+        if !isPoll { CurrentThread().sleepsOutsideOfHandlers() }
         let context = reaping.context
         let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
         // A poll wakes at every publication: the last overdue request may be another reaper's.

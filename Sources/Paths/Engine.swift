@@ -186,13 +186,14 @@ extension Ref where Pointee == EngineRecord {
                     continue
                 }
                 if slot.current == station {
-                    // It is deciding whether to leave: a few instructions.
-                    _ = systemCall(Int32(SYS_sched_yield))
+                    // It is deciding whether to leave: a few instructions, if it gets a processor.
+                    System.sleep(nanoseconds: 1_000)
                     continue
                 }
             }
             // pthread_create is not for signal handlers, and a nested call is surely in one.
-            if CurrentThread().isNested { return nil }
+            let thread = CurrentThread()
+            if thread.isNested || thread.mayBeInHandler { return nil }
             if slot.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
             if slot.current == nil && !start() {
@@ -235,14 +236,20 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func startNativeLocked() -> Bool {
-        if kernelAIOIsUsableLocked(), let station = idleStation(.native),
-            start(station, in: it.nativeStation) == 0
-        {
-            return true
+        guard kernelAIOIsUsableLocked(), let station = idleStation(.native) else {
+            it.nativeIsHopeless.store(true, ordering: .relaxed)
+            return false
         }
-        // Such as -EAGAIN: the system's contexts are used up.
-        it.nativeIsHopeless.store(true, ordering: .relaxed)
-        return false
+        let result = start(station, in: it.nativeStation)
+        if result < 0 && !isForNow(result) { it.nativeIsHopeless.store(true, ordering: .relaxed) }
+        return result == 0
+    }
+
+    /// A start that failed for the lack of something, such as the system's contexts: it may succeed
+    /// later.
+    private func isForNow(_ result: Int) -> Bool {
+        result == failure(EMFILE) || result == failure(ENOMEM) || result == failure(EAGAIN)
+            || result == failure(ENFILE)
     }
 
     private func startLocked() -> Bool {
@@ -250,9 +257,7 @@ extension Ref where Pointee == EngineRecord {
         if it.choice != .threads && !it.uringIsHopeless {
             let result = start(.uring, in: it.station)
             if result == 0 { return true }
-            it.uringIsHopeless =
-                result != failure(EMFILE) && result != failure(ENOMEM)
-                && result != failure(EAGAIN) && result != failure(ENFILE)
+            it.uringIsHopeless = !isForNow(result)
         }
         return it.choice != .uring && start(.threads, in: it.station) == 0
     }

@@ -361,6 +361,60 @@ static void handler_destroys_the_context_in_use(void) { destroy_in_use(64); }
 // The ring of such a context goes with it.
 static void handler_destroys_a_large_context_in_use(void) { destroy_in_use(20000); }
 
+// A handler that interrupts malloc may submit: whoever allocates there, or starts a thread, waits for
+// malloc's lock, which the interrupted thread holds.
+static io_context_t context_of_handler;
+static struct iocb request_of_handler;
+static atomic_int accepted_in_handler;
+
+static void submit_in_handler(int number) {
+    (void)number;
+    struct iocb *list[1] = {&request_of_handler};
+    atomic_store(&accepted_in_handler, (int)io_submit(context_of_handler, 1, list));
+}
+
+static void *do_nothing(void *argument) {
+    pause();
+    return argument;
+}
+
+static void submit_amid_malloc(int fd, int round) {
+    struct sigaction action = {.sa_handler = submit_in_handler};
+    struct itimerval soon = {{0, 0}, {0, 2000 + round * 37}};
+    struct io_event event;
+    void *kept[256] = {NULL};
+    uint64_t random = 1;
+    pthread_t other;
+    // With a second thread, malloc has a lock.
+    start_thread(&other, do_nothing, NULL);
+    context_of_handler = new_context(8);
+    io_prep_pread(&request_of_handler, fd, aligned(BLOCK), BLOCK, (long)round * BLOCK);
+    atomic_store(&accepted_in_handler, 0);
+    must(sigaction(SIGALRM, &action, NULL), 0);
+    must(setitimer(ITIMER_REAL, &soon, NULL), 0);
+    while (atomic_load(&accepted_in_handler) == 0) {
+        int place = (int)(next_random(&random) % 256);
+        free(kept[place]);
+        kept[place] = malloc(next_random(&random) % 5000);
+    }
+    must(atomic_load(&accepted_in_handler), 1);
+    reap(context_of_handler, 1, &event);
+    expect((long)event.res, BLOCK);
+}
+
+static void handler_submits_amid_malloc(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    for (int round = 0; round < 64; round++) {
+        make_cold(fd);
+        pid_t child = fork();
+        if (child == 0) {
+            submit_amid_malloc(fd, round);
+            _exit(0);
+        }
+        must_that(wait_for(child, 5) == 0, "round %d: child failed", round);
+    }
+}
+
 // ---- Signals that nobody sent --------------------------------------------------------------
 
 // io_uring interrupts the thread that submitted to it; kernel AIO does not, and epoll users rely on it.
@@ -472,6 +526,7 @@ static const struct test_case cases[] = {
     SLOW_CASE(handler_calls_in_with_device_reads, 40),
     CASE(handler_destroys_the_context_in_use),
     CASE(handler_destroys_a_large_context_in_use),
+    CASE(handler_submits_amid_malloc),
     SLOW_CASE(submitting_thread_sees_no_eintr, 60),
     CASE(process_signals_reach_the_program),
     CASE(sigpipe_is_raised),

@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -142,6 +143,9 @@ struct ioctx_thread {
     uint32_t critical;
     uint32_t calls;    /* calls of the layer that are open in this thread */
     uint32_t requests; /* requests since a hint was doubted last */
+    uint32_t blockers; /* calls of the layer that block signals */
+    bool is_mask_known, was_taken_for_handler;
+    uint64_t usual_mask; /* the signals that are blocked outside of handlers, if that is known */
     uintptr_t context; /* the context of the outermost open call */
     uintptr_t station; /* in a daemon of ours, its station; else 0 */
 };

@@ -1,0 +1,104 @@
+// What a thread of the process knows of itself inside the layer: one record for each, zero at first.
+//
+// Signal handlers are the reason. A handler may interrupt the layer, or anything else, in its own thread
+// and call the layer again; what it may do then depends on what it has interrupted.
+
+import CLibAIO
+
+/// What this thread knows of itself inside the layer.
+@safe
+public struct CurrentThread {
+    private let record: UnsafeMutablePointer<ioctx_thread>
+
+    @inline(__always)
+    public init() { unsafe record = ioctx_thread_self() }
+
+    /// True when the caller is a signal handler that interrupted a critical section of ours.
+    @inline(__always)
+    public var interruptedLayer: Bool { unsafe record.pointee.critical != 0 }
+
+    /// True when the caller is a signal handler that interrupted any call of the layer.
+    @inline(__always)
+    public var isNested: Bool { unsafe record.pointee.calls > 1 }
+
+    /// In a daemon, the address of its station; 0 in a thread of the program.
+    public var station: UInt {
+        get { unsafe record.pointee.station }
+        nonmutating set { unsafe record.pointee.station = newValue }
+    }
+
+    /// The context of the thread's outermost open call.
+    @inline(__always)
+    public var context: UInt {
+        get { unsafe record.pointee.context }
+        nonmutating set { unsafe record.pointee.context = newValue }
+    }
+
+    /// Counts a request; true once in 61, when what is known by a hint should be looked up. A prime
+    /// number, so that no descriptor of a program that takes its files in turn is always spared.
+    @inline(__always)
+    public func isTimeToDoubt() -> Bool {
+        unsafe record.pointee.requests &+= 1
+        if unsafe record.pointee.requests < 61 { return false }
+        unsafe record.pointee.requests = 0
+        return true
+    }
+
+    /// Until `leaveCritical`, a handler that interrupts this thread is told to try again.
+    @inline(__always)
+    public func enterCritical() { unsafe record.pointee.critical &+= 1 }
+
+    @inline(__always)
+    public func leaveCritical() { unsafe record.pointee.critical &-= 1 }
+
+    @inline(__always)
+    public func enterCall() { unsafe record.pointee.calls &+= 1 }
+
+    @inline(__always)
+    public func leaveCall() { unsafe record.pointee.calls &-= 1 }
+
+    // MARK: Signals
+
+    /// Between these two signals are blocked by the layer itself.
+    @inline(__always)
+    func enterBlocked() { unsafe record.pointee.blockers &+= 1 }
+
+    @inline(__always)
+    func leaveBlocked() { unsafe record.pointee.blockers &-= 1 }
+
+    /// Takes the signals that are blocked now for those that are outside of handlers. For calls that
+    /// handlers do not make, as a rule.
+    public func noteUsualMask() {
+        unsafe record.pointee.usual_mask = Self.mask
+        unsafe record.pointee.is_mask_known = true
+    }
+
+    /// True when signals are blocked that were not when they were noted last, as in a handler, which may
+    /// have interrupted anything: pthread_create allocates, and would wait for the malloc that it
+    /// interrupted. In a thread of which nothing was noted, it is now.
+    public var mayBeInHandler: Bool {
+        if unsafe record.pointee.blockers != 0 { return false }
+        if unsafe !record.pointee.is_mask_known { noteUsualMask() }
+        let isLikely = unsafe Self.mask & ~record.pointee.usual_mask != 0
+        if isLikely { unsafe record.pointee.was_taken_for_handler = true }
+        return isLikely
+    }
+
+    /// The thread is about to sleep, as handlers seldom do: if it was taken for one, it has only
+    /// blocked more signals since they were noted.
+    @inline(__always)
+    public func sleepsOutsideOfHandlers() {
+        if unsafe record.pointee.was_taken_for_handler {
+            unsafe record.pointee.was_taken_for_handler = false
+            unsafe record.pointee.is_mask_known = false
+        }
+    }
+
+    private static var mask: UInt64 {
+        var mask: UInt64 = 0
+        _ = withAddress(of: &mask) {
+            systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), 0, $0, 8)
+        }
+        return mask
+    }
+}
