@@ -335,7 +335,10 @@ extension Ref where Pointee == Station {
 
     private func settleInSubmitter(_ job: JobRef, from state: JobState, result: Int) {
         finish(job, from: state, result: result)
-        if job.it.resfd >= 0 { Eventfd.signal(job.it.resfd, count: 1) }
+        // A job that only carries an eventfd has failed: who prepared it signals by itself.
+        if job.it.resfd >= 0 && job.it.operation != .notify {
+            Eventfd.signal(job.it.resfd, count: 1)
+        }
         announce(job)
     }
 }

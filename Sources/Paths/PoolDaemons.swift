@@ -157,6 +157,8 @@ extension Ref where Pointee == Station {
     fileprivate func openReceiver() -> Int {
         var result = leaveDescriptorTable()
         if result < 0 { return result }
+        // What was abandoned to an earlier manager went with its table: here the numbers mean nothing.
+        while let index = it.files.takeAbandoned() { it.files.recycle(index) }
         result = open(&it.pool.forManager)
         if result < 0 { return result }
         result = open(&it.pool.forWorkers)
@@ -314,7 +316,7 @@ extension Ref where Pointee == Station {
     }
 
     /// Wakes at most so many idle workers. How many there were, some of which may have been woken before.
-    private func wakeWorkers(_ most: UInt32) -> UInt32 {
+    func wakeWorkers(_ most: UInt32) -> UInt32 {
         it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
         if idle > 0 { it.pool.workSignal.wake(Int32(clamping: most)) }
@@ -634,13 +636,18 @@ extension Ref where Pointee == Station {
             isNew: !file.it.isWatched)
         file.it.isWatched = result >= 0
         if result >= 0 { return }
-        // A file that epoll does not take (EPERM) cannot be waited for: it holds a worker.
+        // A file that epoll does not take (EPERM) cannot be waited for: it holds a worker. Whatever
+        // else stands against it, a limit or the lack of memory, ends the requests.
         next = file.it.waitingHead
         file.it.waitingHead = Job.none
         while next != Job.none {
             let job = it.table.job(at: next)
             next = job.it.queueNext
             _ = job.transition(from: .waiting, to: .running)
+            if result != failure(EPERM) {
+                settle(job, from: .running, result: totalResult(job, last: result))
+                continue
+            }
             _ = job.transition(from: .running, to: .queued)
             it.pool.work.append(it.table, first: job, last: job, count: 1)
             callWorkers(1)
@@ -699,6 +706,10 @@ extension Ref where Pointee == Station {
             settle(
                 job, from: .running,
                 result: totalResult(job, last: job.cancelledResult))
+            return true
+        }
+        if !it.files.hasArrived(job.it.heldFile) {
+            settle(job, from: .running, result: failure(EBADF))
             return true
         }
         let number = it.files[job.it.heldFile].it.number
@@ -850,6 +861,8 @@ extension Ref where Pointee == Station {
 
     /// Runs a job on a file; blocks as long as the file does.
     private func perform(_ job: JobRef) -> Int {
+        // A number that is still the program's means another file here.
+        if !it.files.hasArrived(job.it.heldFile) { return failure(EBADF) }
         let number = it.files[job.it.heldFile].it.number
         switch job.it.operation {
         case .fsync: return systemCall(Int32(SYS_fsync), Int(number))

@@ -248,7 +248,8 @@ extension Ref where Pointee == Station {
         if result == failure(ENOSYS) || result == failure(EPERM) {
             result = systemCall(Int32(SYS_unshare), 0x400)  // CLONE_FILES
             if result < 0 { return result }
-            for descriptor in 0..<Int32(clamping: 65536) { System.close(descriptor) }
+            let count = max(65_536, min(System.softLimit(RLIMIT_NOFILE) ?? 0, 1 << 20))
+            for descriptor in 0..<Int32(truncatingIfNeeded: count) { System.close(descriptor) }
         }
         if result < 0 { return result }
         for _ in 0..<3 {
@@ -312,12 +313,14 @@ extension Ref where Pointee == Station {
         guard let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed)) else {
             return
         }
-        if job.it.isExclusive && station.it.kind == .threads
-            && CurrentThread().station == station.address
-        {
-            // The worker that has done the one before it will look for it now.
+        if job.it.isExclusive && station.it.kind == .threads {
             station.it.pool.running.add(1, ordering: .acquiringAndReleasing)
             station.it.pool.work.append(it.table, first: job, last: job, count: 1)
+            // The worker that has done the one before it will look for it now. A daemon of another
+            // station cannot call the manager, but it can wake a worker.
+            if CurrentThread().station != station.address && station.wakeWorkers(1) == 0 {
+                station.kick()
+            }
         } else {
             station.it.queue.append(it.table, first: job, last: job, count: 1)
             station.kick()

@@ -69,9 +69,11 @@ extension Ref where Pointee == PosixFace {
             return Int(state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
         }
         it.engine.announceCancellations()
-        // It ends at once, one way or the other.
+        // It ends at once, one way or the other, unless a worker is at it, for its file cannot be polled.
         guard let block = BlockRef(address: subject) else { return Int(IOCTX_AIO_ALLDONE) }
+        let deadlineNs = System.monotonicNs() &+ 200_000_000
         while block.it.error.load(ordering: .acquiring) == EINPROGRESS {
+            if System.monotonicNs() > deadlineNs { return Int(IOCTX_AIO_NOTCANCELED) }
             System.sleep(nanoseconds: 20_000)
         }
         return Int(
