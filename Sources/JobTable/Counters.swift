@@ -35,6 +35,7 @@ public struct Gauge: ~Copyable {
     let now: Atomic<UInt64>
     let most: Atomic<UInt64>
 
+    /// As it is now; others may change it meanwhile.
     public var current: UInt64 { now.load(ordering: .relaxed) }
 
     /// Under the lock that guards the gauge.
@@ -50,10 +51,11 @@ public struct Gauge: ~Copyable {
         if value > most.load(ordering: .relaxed) { most.max(value, ordering: .relaxed) }
     }
 
+    /// Takes back what `raise` added, or more.
     public func lower(_ count: UInt64 = 1) { now.wrappingSubtract(count, ordering: .relaxed) }
 }
 
-/// struct ioctx_linux_counts.
+/// struct ioctx_linux_counts, field by field: counters.h says what each counts.
 public struct LinuxCounts: ~Copyable {
     public let inlined: Counter
     public let readiness: Counter
@@ -62,6 +64,7 @@ public struct LinuxCounts: ~Copyable {
     public let finished: Counter
     public let cancelled: Counter
 
+    /// Adds the other's counts and empties them. Under the locks of both.
     public func takeLocked(from other: borrowing LinuxCounts) {
         inlined.takeLocked(from: other.inlined)
         readiness.takeLocked(from: other.readiness)
@@ -72,7 +75,7 @@ public struct LinuxCounts: ~Copyable {
     }
 }
 
-/// struct ioctx_counters from `contexts_address` to `gone`.
+/// struct ioctx_counters from `contexts_address` to `gone`, field by field: see counters.h.
 public struct LinuxCounters: ~Copyable {
     public var contextsAddress: UInt64  // constant once the face exists
     public var contextsStride: UInt32  // constant once the face exists
@@ -96,7 +99,7 @@ public struct LinuxCounters: ~Copyable {
     }
 }
 
-/// struct ioctx_counters from `posix_inlined` on.
+/// struct ioctx_counters from `posix_inlined` on, field by field: see counters.h.
 public struct PosixCounters: ~Copyable {
     public let inlined: Counter
     public let readiness: Counter
@@ -107,7 +110,7 @@ public struct PosixCounters: ~Copyable {
     public let eagain: Counter
 }
 
-/// struct ioctx_counters.
+/// struct ioctx_counters, field by field: counters.h has the layout and what each number means.
 public struct Counters: ~Copyable {
     private let magic: Atomic<UInt64>
     private var version: UInt32

@@ -10,6 +10,7 @@ import CLibAIO
 public struct CurrentThread {
     private let record: UnsafeMutablePointer<ioctx_thread>
 
+    /// The calling thread's.
     @inline(__always)
     public init() { unsafe record = ioctx_thread_self() }
 
@@ -48,12 +49,15 @@ public struct CurrentThread {
     @inline(__always)
     public func enterCritical() { unsafe record.pointee.critical &+= 1 }
 
+    /// Ends what `enterCritical` began.
     @inline(__always)
     public func leaveCritical() { unsafe record.pointee.critical &-= 1 }
 
+    /// A call of the layer begins: one that comes before `leaveCall` is a handler's.
     @inline(__always)
     public func enterCall() { unsafe record.pointee.calls &+= 1 }
 
+    /// Ends what `enterCall` began.
     @inline(__always)
     public func leaveCall() { unsafe record.pointee.calls &-= 1 }
 

@@ -22,8 +22,10 @@ public struct FutexLock: ~Copyable {
     private static let spins = 40
     private static let sleepNs: UInt64 = 1_000_000
 
+    /// A free lock.
     public init() {}
 
+    /// Waits until the lock is this thread's. Not recursive: a handler must ask `interruptedLayer` first.
     @inline(__always)
     public borrowing func lock() {
         CurrentThread().enterCritical()
@@ -51,6 +53,7 @@ public struct FutexLock: ~Copyable {
         sleepers.subtract(1, ordering: .relaxed)
     }
 
+    /// Only by the thread that has locked it.
     @inline(__always)
     public borrowing func unlock() {
         // Release pairs with the acquire in lock().

@@ -3,7 +3,8 @@
 // Lock key of the fields:
 //   (s) the state: atomic, changed only by `transition`
 //   (w) written by whoever the state says owns the job: the submitter while preparing, the
-//       daemon that won it while running or waiting, the canceller of nothing
+//       daemon that won it while running or waiting; a canceller only takes it back, and writes
+//       nothing
 //   (o) the owner's lock (LinuxAIO: the context's)
 //   (q) the lock of the queue that the job is linked into
 //   (g) the lock of the gate that the job is in
@@ -12,6 +13,7 @@
 import CLibAIO
 public import Synchronization
 
+/// What a job does to its file.
 public enum JobOperation: UInt8, Sendable {
     case read
     case write
@@ -21,6 +23,7 @@ public enum JobOperation: UInt8, Sendable {
     /// Signals an eventfd of the program when a sleeper in io_pgetevents must wake.
     case notify
 
+    /// It comes after earlier writes, and moves no bytes of the program's.
     public var isSync: Bool { self == .fsync || self == .fdatasync }
 }
 
@@ -32,6 +35,7 @@ public enum Face: UInt8, Sendable {
 
 /// struct iovec, with the address as a number: the layer never follows it.
 public struct Vector {
+    /// Address in the program's memory.
     public var base: UInt
     /// Bytes.
     public var length: Int
@@ -43,6 +47,8 @@ public struct Vector {
     }
 }
 
+/// One request while it is not complete: a record of the table, used again and again. Its state says who
+/// may touch it; a name (index and generation) tells a later use from an earlier.
 public struct Job: ~Copyable {
     /// Vectors that fit into the job itself; longer arrays take a vector block.
     public static let inlineVectors = 2
@@ -52,16 +58,23 @@ public struct Job: ~Copyable {
     public static let none = UInt32.max
 
     let state: Atomic<UInt32>  // (s)
+    /// The record's place in the table.
     public internal(set) var index: UInt32  // constant once opened
+    /// Changes each time the job is freed.
     public let generation: Atomic<UInt32>  // (t) to write
+    /// The next in a run queue, a batch, or a daemon's own list: an index, or `none`.
     public var queueNext: UInt32  // (q)
+    /// Neighbours in the owner's request queue: indexes, or `none`.
     public var ownerPrevious: UInt32  // (o)
     public var ownerNext: UInt32  // (o)
+    /// Neighbours in a gate: indexes or `none` in the order gate, indexes plus one in the others.
     public var gatePrevious: UInt32  // (g)
     public var gateNext: UInt32  // (g)
-    public var gateStart: Int64  // (g) bytes that the gated read covers
+    /// Bytes of the file that the job covers, from the first to the one behind the last.
+    public var gateStart: Int64  // (g)
     public var gateEnd: Int64  // (g)
 
+    /// By which interface it came.
     public var face: Face  // (w)
     public var operation: JobOperation  // (w)
     /// The place in the run queue: 0 comes first.
@@ -75,8 +88,9 @@ public struct Job: ~Copyable {
     public var isExclusive: Bool  // (w)
     /// A buffered read that nobody has tried yet.
     public var mustStartDisk: Bool  // (w), then (q)
+    /// In the order gate.
     public var isGated: Bool  // (g)
-    /// In a StreamGate behind an earlier job; no queue has it.
+    /// In a stream or sync gate behind an earlier job; no queue has it.
     public var isParked: Bool  // (g)
     /// Set by a canceller; the daemon looks at it when told that cancellations are pending.
     public let cancelRequested: Atomic<Bool>
@@ -86,10 +100,14 @@ public struct Job: ~Copyable {
     public let subject: Atomic<UInt>
     /// The face's own: set by whoever publishes the job, a daemon or a canceller.
     public let isPublished: Atomic<Bool>
+    /// RWF_* as in preadv2(2).
     public var rwFlags: Int32  // (w)
+    /// As in ioprio_set(2); 0 for none.
     public var ioPriority: UInt16  // (w)
+    /// POLL* as in poll(2).
     public var pollEvents: UInt32  // (w)
-    public var submitter: Int32  // (w) thread to which a SIGPIPE would have gone
+    /// The thread that a SIGPIPE would have gone to, where it matters; else 0.
+    public var submitter: Int32  // (w)
 
     /// Files held for the job: indexes into the station's table of held files, or `none`.
     public var heldFile: UInt32  // (w)
@@ -97,28 +115,40 @@ public struct Job: ~Copyable {
     /// run itself, and for nobody else.
     public var descriptor: Int32  // (w)
     public var resfd: Int32  // (w)
+    /// The eventfd to signal, held: an index, or `none`.
     public var heldEventfd: UInt32  // (w)
 
-    public var vectorBlock: UInt32  // (w) index of a vector block, or `none`
+    /// Index of a vector block, or `none`.
+    public var vectorBlock: UInt32  // (w)
     public var vectorCount: UInt32  // (w)
-    public var vectorFirst: UInt32  // (w) vectors before this one are done
-    public var offset: Int64  // (w) of the first byte not yet transferred
-    public var length: Int  // (w) bytes not yet transferred
-    public var progress: Int  // (w) bytes transferred so far
+    /// Vectors before this one are done.
+    public var vectorFirst: UInt32  // (w)
+    /// In the file, of the first byte not yet transferred.
+    public var offset: Int64  // (w)
+    /// Bytes not yet transferred.
+    public var length: Int  // (w)
+    /// Bytes transferred so far.
+    public var progress: Int  // (w)
 
+    /// The vectors, where there are no more than `Job.inlineVectors`.
     public var inlineVectors: (Vector, Vector)  // (w)
 
-    public var result: Int64  // (w) valid from finished on
-    public var owner: UInt  // (w) the face's record: a context
-    public var userObject: UInt64  // (w) io_event.obj
-    public var userData: UInt64  // (w) io_event.data
+    /// Bytes, or a negated errno; valid from finished on.
+    public var result: Int64  // (w)
+    /// Address of the face's record: a context, or a list.
+    public var owner: UInt  // (w)
+    /// io_event.obj and io_event.data, as they came.
+    public var userObject: UInt64  // (w)
+    public var userData: UInt64  // (w)
     /// Whose daemons have, or will have, its files; looked at by all daemons that look for
     /// cancelled jobs.
     public let station: Atomic<UInt>
-    public var device: UInt64  // (w) identity of the file, for the gates
+    /// Identity of the file, for the gates: st_dev and st_ino, 0 where there is none.
+    public var device: UInt64  // (w)
     public var inode: UInt64  // (w)
 }
 
+/// A job by its address, which stays good for the life of the process.
 public typealias JobRef = Ref<Job>
 
 extension Ref where Pointee == Job {
@@ -135,6 +165,7 @@ extension Ref where Pointee == Job {
     /// the result 0.
     public var cancelledResult: Int { it.operation == .poll ? 0 : failure(ECANCELED) }
 
+    /// Acquire pairs with the transition of whoever owned the job before.
     @inline(__always)
     public var state: JobState {
         JobState(rawValue: it.state.load(ordering: .acquiring)) ?? .free

@@ -20,6 +20,7 @@ public struct FaceHooks {
     /// program's eventfd is signalled between the two.
     public var wake: CompletionHook?
 
+    /// The hooks of a face; nil for one that does not exist yet.
     public init(publish: CompletionHook?, wake: CompletionHook?) {
         self.publish = publish
         self.wake = wake
@@ -35,6 +36,7 @@ public struct VectorBlock: ~Copyable {
     static var strideBytes: Int { Job.vectorsMax * MemoryLayout<Vector>.stride }
 }
 
+/// The process's jobs: free lists, limits, counters, and the way up to the faces.
 public struct JobTable: ~Copyable {
     /// (t) guards everything below that says (t); never held over a system call but mprotect.
     let lock: FutexLock
@@ -44,6 +46,7 @@ public struct JobTable: ~Copyable {
     var vectorOpened: UInt32  // (t) blocks that have been used at least once
     var vectorFreeHead: UInt32  // (t)
 
+    /// Read from the environment when the table was made.
     public let limits: Limits  // constant
 
     /// What outsiders may read. Its numQueueCount is the jobs that are not free, under (t).
@@ -155,6 +158,7 @@ extension Ref where Pointee == JobTable {
         it.lock.unlock()
     }
 
+    /// The job with that index, which was opened once: in use or free.
     @inline(__always)
     public func job(at index: UInt32) -> JobRef { it.jobs[index] }
 
@@ -238,6 +242,7 @@ extension Ref where Pointee == JobTable {
         return block
     }
 
+    /// Gives back a block that no job has taken.
     public func returnVectorBlock(_ block: UInt32) {
         it.lock.lock()
         releaseVectorsLocked(block)
@@ -271,6 +276,7 @@ extension Ref where Pointee == JobTable {
         }
     }
 
+    /// The address of a block's first vector.
     public func blockAddress(_ block: UInt32) -> UInt {
         it.vectorBase &+ UInt(block) &* UInt(VectorBlock.strideBytes)
     }

@@ -11,6 +11,7 @@ public func environmentValue(_ name: StaticString) -> UnsafeMutablePointer<CChar
     }
 }
 
+/// The limits in force, fixed when the table is made. vfs_aio.c has their namesakes as sysctls.
 public struct Limits {
     /// Most daemons that the pool of threads runs at once (IOCTX_MAX_AIO_PROCS, 1...1024).
     public var maxAioProcs: UInt32 = 32
@@ -38,6 +39,7 @@ public struct Limits {
         min(maxAioQueuePerProc, max(65_536, UInt32(clamping: UInt64(aioMaxNr) &* 4)))
     }
 
+    /// The defaults.
     public init() {}
 
     /// This process's. A variable that is no number counts as unset; one out of range is taken to

@@ -9,8 +9,10 @@ import Synchronization
 /// One record of ours in mapped memory.
 @safe
 public struct Ref<Pointee: ~Copyable> {
+    /// Never freed: see the head of the file.
     public let pointer: UnsafeMutablePointer<Pointee>
 
+    /// A record that is mapped for good.
     @inline(__always)
     public init(_ pointer: UnsafeMutablePointer<Pointee>) {
         unsafe self.pointer = unsafe pointer
@@ -25,9 +27,11 @@ public struct Ref<Pointee: ~Copyable> {
         unsafe self.pointer = unsafe pointer
     }
 
+    /// Never 0.
     @inline(__always)
     public var address: UInt { unsafe UInt(bitPattern: pointer) }
 
+    /// The record itself, in place.
     @inline(__always)
     public var it: Pointee {
         @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
@@ -35,9 +39,12 @@ public struct Ref<Pointee: ~Copyable> {
     }
 }
 
+/// Mapping and unmapping, and what can be told of an address without following it.
 public enum Memory {
+    /// The one page size that the layer knows (README.md, "Where it works").
     public static let pageBytes = 4096
 
+    /// The least number of bytes in whole pages that holds so many.
     @inline(__always)
     public static func roundUpToPage(_ bytes: Int) -> Int {
         (bytes &+ pageBytes &- 1) & ~(pageBytes &- 1)
@@ -57,6 +64,7 @@ public enum Memory {
         return UInt(bitPattern: address)
     }
 
+    /// Gives up a mapping that nobody refers to any more. Never fails for one that `map` made.
     public static func unmap(_ address: UInt, bytes: Int) {
         _ = systemCall(Int32(SYS_munmap), Int(bitPattern: address), bytes)
     }
@@ -110,6 +118,7 @@ public enum Memory {
         address &- 1 >= userSpaceEnd &- 1
     }
 
+    /// True for the kernel's half alone: for a buffer of no bytes NULL will do.
     @inline(__always)
     public static func isKernelHalf(_ address: UInt) -> Bool { address >= userSpaceEnd }
 
@@ -117,6 +126,7 @@ public enum Memory {
 }
 
 extension Ref: Equatable where Pointee: ~Copyable {
+    /// The same record.
     @inline(__always)
     public static func == (left: Ref, right: Ref) -> Bool { left.address == right.address }
 }
@@ -129,6 +139,7 @@ extension Ref: Equatable where Pointee: ~Copyable {
 @safe
 public struct Reserve<Element: ~Copyable>: ~Copyable {
     private let base: UnsafeMutablePointer<Element>
+    /// Records that there can ever be.
     public let capacity: UInt32
     /// Elements that may be touched; grows under the owner's lock.
     private let openedCount = Atomic<UInt32>(0)
@@ -154,11 +165,13 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         }
     }
 
+    /// A record that has been opened: `index` is not checked.
     @inline(__always)
     public subscript(index: UInt32) -> Ref<Element> {
         unsafe Ref(base + Int(index))
     }
 
+    /// How many records there are so far.
     @inline(__always)
     public var opened: UInt32 {
         // Acquire pairs with the release in grow().

@@ -1,13 +1,14 @@
 // Kernel order: what was buffered had completed when io_submit returned.
 //
-// A cold buffered read is the only buffered request that we defer. A later write of the process
-// to the same bytes of the same file must not overtake it, so it waits here until the read is
-// done: the kernel's io_submit would have waited for that very read. Reads do not wait for reads,
-// and writes elsewhere do not wait at all.
+// Of buffered requests cold reads are deferred (and with IOCTX_WRITES=async writes, which the stream gate
+// keeps in order). A later write of the process to the same bytes of the same file must not overtake the
+// read, so it waits here until that is done: the kernel's io_submit would have waited for that very read.
+// Reads do not wait for reads, and writes elsewhere do not wait at all.
 
 import CLibAIO
 public import Synchronization
 
+/// Deferred buffered reads by device, inode and range, and who waits for them.
 public struct OrderGate: ~Copyable {
     let lock: FutexLock
     private var head: UInt32  // (g) deferred reads
@@ -16,6 +17,7 @@ public struct OrderGate: ~Copyable {
     private let changes: Atomic<UInt32>
     private let sleepers: Atomic<UInt32>
 
+    /// An empty gate.
     public init() {
         lock = FutexLock()
         head = Job.none

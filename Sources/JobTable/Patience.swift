@@ -18,6 +18,7 @@ public struct Patience: ~Copyable {
     /// what gets lost between two threads does no harm.
     private let state = Atomic<UInt32>(0)
 
+    /// Of somebody who has not looked in vain yet.
     public init() {}
 
     /// Looks until `isOver`, unless that has not paid lately; at most as long as `mayLook`. True when it

@@ -10,6 +10,7 @@
 import CLibAIO
 public import Synchronization
 
+/// The page that a forked child finds empty.
 public struct ProcessRoot: ~Copyable {
     /// Serialises the creation of those below.
     public let creationLock: FutexLock

@@ -1,6 +1,7 @@
 // The run queue: jobs handed over and not yet won by a daemon, in the order of their priority and,
 // among equals, first in, first out.
 
+/// Jobs on their way to a daemon, linked by `queueNext`: by priority, and first come first served.
 public struct RunQueue: ~Copyable {
     /// (q) guards the links; held for a few instructions only.
     let lock: FutexLock
@@ -9,6 +10,7 @@ public struct RunQueue: ~Copyable {
     /// (q) to write; read without it to see whether there is anything at all.
     public let count: Atomic<UInt32>
 
+    /// An empty queue.
     public init() {
         lock = FutexLock()
         head = Job.none

@@ -14,11 +14,13 @@
 import CLibAIO
 import Synchronization
 
+/// For each file and direction, the deferred jobs in their order; the first is with its daemon, the others
+/// are parked.
 public struct StreamGate: ~Copyable {
     private static let buckets = 1024
 
     let lock: FutexLock
-    /// Deferred stream jobs; looked at without the lock to skip the gate.
+    /// Jobs in the gate; looked at without the lock to skip it.
     private let count: Atomic<UInt32>
     private let changes: Atomic<UInt32>
     private let sleepers: Atomic<UInt32>
@@ -31,6 +33,7 @@ public struct StreamGate: ~Copyable {
         var last: UInt32
     }
 
+    /// An empty gate; nil without memory.
     public init?() {
         let address = Memory.map(
             bytes: Self.buckets &* MemoryLayout<Bucket>.stride,
@@ -43,6 +46,7 @@ public struct StreamGate: ~Copyable {
         heads = address
     }
 
+    /// Nothing is deferred here, at the moment.
     @inline(__always)
     public var isEmpty: Bool { count.load(ordering: .acquiring) == 0 }
 

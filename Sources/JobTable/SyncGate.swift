@@ -8,6 +8,7 @@
 import CLibAIO
 import Synchronization
 
+/// Deferred requests of POSIX AIO in the order of the calls, and the aio_fsyncs parked behind them.
 public struct SyncGate: ~Copyable {
     let lock: FutexLock
     // Indexes plus one: zeroed memory is an empty gate.
@@ -16,6 +17,7 @@ public struct SyncGate: ~Copyable {
     /// Jobs in the gate that are parked.
     private var parkedCount: UInt32 = 0  // (g)
 
+    /// An empty gate.
     public init() { lock = FutexLock() }
 
     /// Enters a job behind all others; before it is handed over.

@@ -46,6 +46,8 @@ public func withSignalsBlocked<R>(_ body: () -> R) -> R {
     }
 }
 
+/// System calls by their raw interface: results are values or negated errnos, errno is not touched, and
+/// none is a cancellation point but those that say so.
 public enum System {
     /// Largest number of bytes that one read or write moves; the kernel truncates to it.
     public static let transferBytesMax = 0x7fff_f000
@@ -112,6 +114,7 @@ public enum System {
         }
     }
 
+    /// close(2), of a descriptor of ours. What it answers changes nothing.
     @inline(__always)
     public static func close(_ descriptor: Int32) {
         _ = systemCall(Int32(SYS_close), Int(descriptor))
@@ -216,6 +219,7 @@ extension Atomic<UInt32> {
         }
     }
 
+    /// FUTEX_WAKE: wakes at most so many who wait for this word.
     @inline(__always)
     public borrowing func wake(_ count: Int32 = Int32.max) {
         unsafe withUnsafePointer(to: self) {
@@ -237,6 +241,7 @@ extension Atomic<UInt32> {
 
 /// struct statx (include/uapi/linux/stat.h), as far as it is looked at, and room for the rest.
 public struct FileStatus {
+    /// STATX_*: what is wanted.
     public static let type: UInt32 = 0x1
     public static let mode: UInt32 = 0x2
     public static let inode: UInt32 = 0x100
@@ -245,6 +250,7 @@ public struct FileStatus {
 
     var mask: UInt32 = 0
     var blockBytes: UInt32 = 0
+    /// STATX_ATTR_*.
     public var attributes: UInt64 = 0
     var links: UInt32 = 0
     var user: UInt32 = 0
@@ -262,6 +268,7 @@ public struct FileStatus {
     var minor: UInt32 = 0
     var rest = InlineArray<14, UInt64>(repeating: 0)
 
+    /// Zeroes, to be filled by statx(2).
     public init() {}
 
     var device: UInt64 { Self.device(major, minor) }

@@ -19,7 +19,8 @@ struct Reaping {
     let timeout: UInt
     var taken = 0
 
-    /// Events still wanted before the call may return, at most what the ring can ever hold.
+    /// Events still wanted before the call may return, for a sleep: half of the ring at most, which are
+    /// then taken, so that it does not fill up.
     var wanted: UInt32 {
         UInt32(clamping: min(minimum &- taken, Int(context.it.ring.nr) / 2))
     }

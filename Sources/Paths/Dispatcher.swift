@@ -1,9 +1,11 @@
-// The choice of path for one request, and the hand-over of those that a daemon must run.
+// The choice of path for one request.
 //
 // A job takes the cheapest path that cannot block its submitter:
 //   inline     cached buffered reads, memory-backed files, buffered writes (kernel order)
 //   readiness  pipes, sockets, terminals, POLL: tried at once, else waited for without a thread
-//   daemon     everything that would block: cold reads, O_DIRECT, fsync
+//   native     the kernel's AIO: O_DIRECT of POSIX AIO, and a lone fsync (NativeDaemon.swift). Contexts with
+//              the kernel's ring never come here
+//   daemon     everything else that would block: cold reads, O_DIRECT, several fsyncs
 // Where no daemon can be had, the request runs inline and may block, as in the kernel.
 
 import CLibAIO

@@ -88,7 +88,9 @@ public struct EngineRecord: ~Copyable {
     /// Buffered writes are deferred; constant.
     let writesAreAsync: Bool
     let table: Ref<JobTable>  // constant
+    /// Deferred reads, for what must come after them.
     public var gate: OrderGate
+    /// Deferred requests on streams, and writes that are one at a time.
     public let streams: StreamGate
     var syncs: SyncGate
 

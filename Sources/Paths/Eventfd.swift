@@ -8,6 +8,7 @@
 import CLibAIO
 import JobTable
 
+/// What a descriptor that was named by IOCB_FLAG_RESFD leads to, and its signal.
 public enum Eventfd {
     /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
     public static func check(_ descriptor: Int32) -> Int {

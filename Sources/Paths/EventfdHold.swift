@@ -6,6 +6,7 @@ import CLibAIO
 import JobTable
 import Synchronization
 
+/// The right to signal one eventfd once.
 public struct EventfdHold {
     private let station: Ref<Station>
     private let job: JobRef

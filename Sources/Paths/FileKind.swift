@@ -9,6 +9,7 @@ import CLibAIO
 import JobTable
 import Synchronization
 
+/// What decides the path of a request on a file.
 public enum FileKind: UInt32 {
     case unknown = 0
     /// Regular file or block device through the page cache; RWF_NOWAIT works.

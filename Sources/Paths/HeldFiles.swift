@@ -67,7 +67,7 @@ struct HeldFiles: ~Copyable {
 
     subscript(index: UInt32) -> Ref<HeldFile> { files[index] }
 
-    /// What hold() found: a new index for the file, an existing one, or none.
+    /// What claim() found: a new index for the file, an existing one, or none.
     enum Claim {
         case new(UInt32)
         case shared(UInt32)

@@ -6,6 +6,7 @@
 import JobTable
 import CLibAIO
 
+/// io_setup(2) and the others, each a value or a negated errno.
 public enum KernelAIO {
     /// A call of at most five arguments.
     @inline(__always)

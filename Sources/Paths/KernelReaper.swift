@@ -76,7 +76,9 @@ public struct KernelWatch {
     fileprivate let claim: UInt64
     fileprivate let next: UInt64
 
+    /// How long one sleep lasts at most.
     public static let longestNs = KernelReaper.watchNs
+    /// The kernel's context, by its address.
     public var context: UInt { station.it.native.context }
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic

@@ -6,16 +6,20 @@ public import JobTable
 
 /// One request of a face, validated as far as that needs no look at the file.
 public struct Request {
+    /// By which interface it came.
     public var face = Face.linux
     /// Its place in the run queue: 0 comes first. All jobs of a batch must have the same.
     public var priority: UInt8 = 0
     public var operation: JobOperation
+    /// In the program's table.
     public var descriptor: Int32
     /// Address of `vectorCount` vectors, readable until `start` returns.
     public var vectors: UInt
+    /// 0 to Job.vectorsMax.
     public var vectorCount: Int
     /// Bytes of all vectors together.
     public var length: Int
+    /// Bytes, in the file.
     public var offset: Int64
     /// RWF_*.
     public var rwFlags: Int32
@@ -32,6 +36,7 @@ public struct Request {
     /// What a read with RWF_NOWAIT came to that was tried on the strength of the hint, in vain.
     public var attempted: Int?
 
+    /// A request without buffers, flags or an eventfd.
     @inline(__always)
     public init(operation: JobOperation, descriptor: Int32) {
         self.operation = operation
@@ -142,11 +147,13 @@ public struct Batch: ~Copyable {
     var nativeFirst: JobRef?
     var nativeLast: JobRef?
 
+    /// An empty batch. `readsMayGoUntried`: the program is expected in io_getevents, which starts the disk.
     @inline(__always)
     public init(readsMayGoUntried: Bool = false) {
         submission = Submission(readsMayGoUntried: readsMayGoUntried)
     }
 
+    /// No daemon has anything to do for it; there may be jobs for the kernel's AIO.
     @inline(__always)
     public var isEmpty: Bool { first == nil }
 

@@ -30,11 +30,13 @@ public enum Obstacle: UInt8, Sendable {
 
 /// What automatic choice would find in this process.
 public struct EngineSurvey: Sendable {
+    /// Why the engine on io_uring, and that on threads, cannot serve.
     public let uring: Obstacle
     public let threads: Obstacle
     /// The errno behind an obstacle, not negated; 0 for none.
     public let uringErrno: Int32
     public let threadsErrno: Int32
+    /// What `auto` comes to.
     public let chosen: Engine
 }
 

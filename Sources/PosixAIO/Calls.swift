@@ -7,6 +7,8 @@ import JobTable
 import Paths
 import Synchronization
 
+/// POSIX AIO (POSIX.1-2017, <aio.h>) and FreeBSD's additions. aio_error, aio_return and aio_suspend are
+/// async-signal-safe; aio_suspend, aio_waitcomplete and LIO_WAIT are cancellation points.
 public enum PosixAIO {
     /// aio_read(3), aio_write(3) and their vectored forms; `which` is one of IOCTX_AIO_*.
     /// -EINVAL, -EAGAIN, -EBADF (an eventfd), -ENOSYS (IOCTX_ENGINE=off).
