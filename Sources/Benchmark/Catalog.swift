@@ -50,6 +50,12 @@ public enum Catalog {
         Case("direct/ram-depth-32", deep(.ram, 32, batch: 8), .rate(1)),
         Case("direct/disk-depth-1", deep(.disk, 1), .rate(1)),
         Case("direct/disk-depth-32", deep(.disk, 32), .rate(1)),
+        Case(
+            "direct/mixed-disk-depth-1", deep(.disk, 1).with { $0.beginsBuffered = true },
+            .rate(0.97)),
+        Case(
+            "direct/mixed-disk-depth-32", deep(.disk, 32).with { $0.beginsBuffered = true },
+            .rate(0.97)),
         Case("direct/ring-disk-depth-32", ringReader(.disk, 32), .rate(0.97)),
         Case("direct/ring-disk-depth-1", ringReader(.disk, 1), .rate(0.97)),
         Case("direct/ring-ram-depth-1", ringReader(.ram, 1), .rate(0.97)),

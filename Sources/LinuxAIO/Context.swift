@@ -57,8 +57,9 @@ struct Context: ~Copyable {
     var inFlight: UInt32  // (c)
     /// Deferred requests that the kernel would have completed in io_submit.
     var overdue: UInt32  // (c)
-    /// The deferred job that is with the kernel's AIO, or `none`.
-    var kernelJob: UInt32  // (c)
+    /// Deferred jobs, and those of them that are with the kernel's AIO.
+    var jobs: UInt32  // (c)
+    var kernelJobs: UInt32  // (c)
     /// Published jobs, and batches of events, whose eventfd may not be signalled yet.
     let unannounced: Atomic<UInt32>
     /// The request queue: deferred jobs in the order of their submission.
@@ -73,6 +74,9 @@ struct Context: ~Copyable {
     /// How many more submissions may leave it to the next io_getevents to wake the daemon and to start
     /// the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt32>
+    /// How many more direct requests may be left to the kernel's AIO, whose events come to the ring when
+    /// somebody calls io_getevents. A hint, as well.
+    let callsExpected: Atomic<UInt32>
     /// Whether io_getevents looks for an event before it sleeps.
     let patience: Patience
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
@@ -92,13 +96,15 @@ extension Ref where Pointee == Context {
         it.quota = quota
         it.inFlight = 0
         it.overdue = 0
-        it.kernelJob = Job.none
+        it.jobs = 0
+        it.kernelJobs = 0
         it.watchers = 0
         it.unannounced.store(0, ordering: .relaxed)
         it.jobsHead = Job.none
         it.jobsTail = Job.none
         it.wantedLeast = .max
         it.reapsExpected.store(0, ordering: .relaxed)
+        it.callsExpected.store(0, ordering: .relaxed)
         it.maskedSleepers = 0
         it.state.store(mayBeAdopted ? ContextState.fresh : 0, ordering: .relaxed)
     }
@@ -237,7 +243,12 @@ extension Ref where Pointee == Context {
         }
         it.jobsTail = job.it.index
         if job.it.isBuffered { it.overdue &+= 1 }
-        if isForKernel { it.kernelJob = job.it.index }
+        it.jobs &+= 1
+        if isForKernel {
+            it.kernelJobs &+= 1
+            let expected = it.callsExpected.load(ordering: .relaxed)
+            if expected > 0 { it.callsExpected.store(expected &- 1, ordering: .relaxed) }
+        }
         if job.awaitsReadiness {
             it.counts.readiness.addLocked()
         } else {
@@ -247,7 +258,7 @@ extension Ref where Pointee == Context {
     }
 
     /// Publishes a finished job's event and takes the job out of the request queue.
-    func publish(_ job: JobRef, in table: Ref<JobTable>) {
+    func publish(_ job: JobRef, in table: Ref<JobTable>, isForKernel: Bool) {
         it.lock.lock()
         it.ring.store(
             io_event(
@@ -259,7 +270,8 @@ extension Ref where Pointee == Context {
         it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
-        if job.it.index == it.kernelJob { it.kernelJob = Job.none }
+        it.jobs &-= 1
+        if isForKernel { it.kernelJobs &-= 1 }
         if job.it.ownerPrevious == Job.none {
             it.jobsHead = job.it.ownerNext
         } else {
@@ -277,6 +289,12 @@ extension Ref where Pointee == Context {
 
     /// io_getevents sleeps for deferred reads: the next submissions may count on it.
     func expectReaping() { it.reapsExpected.store(64, ordering: .relaxed) }
+
+    /// io_getevents was called, and had to look further than into the ring.
+    @inline(__always)
+    func expectCalls() { it.callsExpected.store(64, ordering: .relaxed) }
+
+    var isCallExpected: Bool { it.callsExpected.load(ordering: .relaxed) > 0 }
 
     var isReapingExpected: Bool { it.reapsExpected.load(ordering: .relaxed) > 0 }
 

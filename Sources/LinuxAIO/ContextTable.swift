@@ -82,7 +82,7 @@ struct LinuxFace: ~Copyable {
         guard let job = JobRef(address: address), let context = ContextRef(address: job.it.owner),
             let face = current
         else { return }
-        context.publish(job, in: face.it.table)
+        context.publish(job, in: face.it.table, isForKernel: face.it.engine.isForKernel(job))
     }
 
     /// The job table's hook: the eventfd, if any, has been signalled.
@@ -372,7 +372,7 @@ extension Ref where Pointee == LinuxFace {
             let busy =
                 context.it.inFlight != 0
                 || context.it.unannounced.load(ordering: .sequentiallyConsistent) != 0
-            let isWithKernel = context.it.kernelJob != Job.none
+            let isWithKernel = context.it.kernelJobs > 0
             context.it.lock.unlock()
             if !busy { break }
             if isWithKernel { it.engine.ensureKernelReaper() }

@@ -62,7 +62,7 @@ extension Ref where Pointee == LinuxFace {
         defer { context.it.lock.unlock() }
         if context.isLocked(named: address) {
             let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
-            let isAll = context.it.overdue == 0 && context.it.kernelJob == Job.none
+            let isAll = context.it.overdue == 0 && context.it.kernelJobs == 0
             return taken > 0 || minimum == 0 && isAll ? taken : nil
         }
         if !context.isAdopted || context.it.address.load(ordering: .relaxed) != address
@@ -78,6 +78,7 @@ extension Ref where Pointee == LinuxFace {
     func reap(_ reaping: inout Reaping) -> Int {
         var mayTakeFromKernel = true
         var mayWatch = true
+        reaping.context.expectCalls()
         while true {
             let context = reaping.context
             if context.isAdopted { return reapAdopted(reaping) }
@@ -91,7 +92,7 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return finish(reaping, result)
             }
-            if mayTakeFromKernel && context.it.kernelJob != Job.none
+            if mayTakeFromKernel && context.it.kernelJobs > 0
                 && it.engine.hasKernelEvents()
             {
                 context.it.lock.unlock()
@@ -187,7 +188,7 @@ extension Ref where Pointee == LinuxFace {
         // A poll wakes at every publication: the last overdue request may be another reaper's.
         context.it.wantedLeast = min(context.it.wantedLeast, isPoll ? 0 : reaping.wanted)
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
-        let isWithKernel = context.it.kernelJob != Job.none
+        let isWithKernel = context.it.kernelJobs > 0
         context.it.lock.unlock()
         if isWithKernel { it.engine.ensureKernelReaper() }
         it.engine.nudgeAndStartReads()
@@ -203,15 +204,13 @@ extension Ref where Pointee == LinuxFace {
     }
 
     /// The right to sleep in the kernel, if all that the context waits for is there, and this very
-    /// thread has sent it: others are likely to send more.
+    /// thread has sent the first and the last of it: others are likely to send more.
     private func watchLocked(_ context: ContextRef) -> KernelWatch? {
-        let index = context.it.kernelJob
-        if index == Job.none || context.it.jobsHead != index || context.it.jobsTail != index {
-            return nil
-        }
+        if context.it.kernelJobs == 0 || context.it.kernelJobs != context.it.jobs { return nil }
         let thread = System.threadIdentifier()
-        return it.table.job(at: index).it.submitter == thread
-            ? it.engine.watchKernel(thread) : nil
+        return it.table.job(at: context.it.jobsHead).it.submitter == thread
+            && it.table.job(at: context.it.jobsTail).it.submitter == thread
+            ? it.engine.watchKernel(thread, among: UInt32.max) : nil
     }
 
     /// The same in the kernel, as a watcher. `mayWatch` becomes false when the kernel had nothing:
@@ -223,8 +222,9 @@ extension Ref where Pointee == LinuxFace {
         context.it.wantedLeast = min(context.it.wantedLeast, reaping.wanted)
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
         context.it.watchers &+= 1
+        let least = min(reaping.wanted, context.it.kernelJobs)
         context.it.lock.unlock()
-        let slept = watch.sleep(until: reaping.deadlineNs)
+        let slept = watch.sleep(until: reaping.deadlineNs, least: Int(max(least, 1)))
         context.it.lock.lock()
         context.it.watchers &-= 1
         forgetSleeperLocked(context)
@@ -256,7 +256,7 @@ extension Ref where Pointee == LinuxFace {
             let isReady =
                 context.it.ring.available >= sleeper.it.wanted
                 || context.isDying
-            let isWithKernel = context.it.kernelJob != Job.none
+            let isWithKernel = context.it.kernelJobs > 0
             context.it.lock.unlock()
             if isWithKernel { it.engine.ensureKernelReaper() }
             it.engine.nudgeAndStartReads()

@@ -285,7 +285,9 @@ extension Ref where Pointee == LinuxFace {
         _ gathered: inout Gathered, after first: Int, count: Int, _ pointers: UInt
     ) -> Int {
         let context = gathered.context
-        var batch = Batch(readsMayGoUntried: context.isReapingExpected)
+        var batch = Batch(
+            readsMayGoUntried: context.isReapingExpected,
+            kernelUser: context.isCallExpected ? context.address : 0)
         var accepted = first
         var result = 0
         while accepted < count {

@@ -161,6 +161,7 @@ extension Ref where Pointee == EngineRecord {
         case .stream:
             return startStream(&request, &batch, facts)
         case .direct:
+            if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             if !isWrite || !appends(request, facts),
                 let outcome = postponeNative(request, &batch, facts)
             {
@@ -170,7 +171,6 @@ extension Ref where Pointee == EngineRecord {
                 batch.submission.forgetFacts()
                 return .completed(transferNow(request))
             }
-            if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             return postpone(&request, &batch, facts, done: 0)
         default:
             break

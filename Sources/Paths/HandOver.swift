@@ -151,7 +151,7 @@ extension Ref where Pointee == EngineRecord {
         }
         station.release()
         let submission = batch.submission
-        batch = Batch()
+        batch = Batch(kernelUser: batch.kernelUser)
         batch.submission = submission
     }
 
@@ -244,7 +244,7 @@ extension Ref where Pointee == EngineRecord {
         job.it.inode = facts.isAnonymous ? 0 : facts.inode
         job.it.isStream = facts.kind == .stream && request.operation != .poll
         // For SIGPIPE, which other files do not bring, and for whoever watches the kernel's AIO.
-        let isAsked = job.it.isStream || request.face == .posix || request.operation.isSync
+        let isAsked = job.it.isStream || request.face == .posix || isForKernel(job)
         job.it.submitter = isAsked ? System.threadIdentifier() : 0
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }

@@ -82,8 +82,8 @@ public struct KernelWatch {
     public var context: UInt { station.it.native.context }
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
-    /// clock, or for the longest time: 0, or -EINTR.
-    public func sleep(until deadlineNs: UInt64) -> Int {
+    /// clock, or for the longest time: 0, or -EINTR. With none there at first, it sleeps for `least`.
+    public func sleep(until deadlineNs: UInt64, least: Int = 1) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
         var timeout = timespec(
@@ -92,7 +92,8 @@ public struct KernelWatch {
         // it would be lost with a handler that does not return.
         let result = withAddress(of: &timeout) {
             KernelAIO.getEvents(
-                context, 1, 1, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0), sigmask: 0)
+                context, least, least, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0),
+                sigmask: 0)
         }
         return result == failure(EINTR) ? result : 0
     }
@@ -134,11 +135,11 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// For the calling thread, which waits for requests that it has given to the kernel. nil when
-    /// others take the events, and when there is more than one request: a thread that is woken by
-    /// each of many makes the next one by one, which costs a device more than many at once.
-    public func watchKernel(_ thread: Int32) -> KernelWatch? {
+    /// others take the events, and when there are more than `most` requests: in aio_suspend, a thread that
+    /// is woken by each of many makes the next one by one, which costs a device more than many at once.
+    public func watchKernel(_ thread: Int32, among most: UInt32) -> KernelWatch? {
         guard let station = busyKernelStation,
-            station.it.pool.running.load(ordering: .relaxed) == 1
+            station.it.pool.running.load(ordering: .relaxed) <= most
         else { return nil }
         let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
         if holder == KernelReaper.daemon {

@@ -1,6 +1,9 @@
-// The kernel's own AIO for O_DIRECT requests of POSIX AIO, and for an fsync of either face that is
-// alone there: one context for the process, and a daemon that takes its events when nobody else
-// does (KernelReaper.swift).
+// The kernel's own AIO for O_DIRECT requests of POSIX AIO and of contexts that keep a ring of ours, and
+// for an fsync of either face that is alone there: one context for the process, and a daemon that takes
+// its events when nobody else does (KernelReaper.swift).
+//
+// It serves one user at a time, a context or POSIX AIO: then whoever waits for his own requests takes the
+// events of nobody else's. Requests of others take another path meanwhile.
 //
 // The submitter calls io_submit(2) itself, once for each hand-over: the kernel holds the files, so
 // nothing travels. A request that wants an eventfd signalled takes another path: the kernel would
@@ -14,6 +17,8 @@ struct NativeDaemon: ~Copyable {
     /// The kernel's context; written before the station is ready.
     var context: UInt = 0
     var reaper = KernelReaper()
+    /// Whose requests are there, when any are: see Batch.kernelUser. Two users at once do no harm.
+    let user = Atomic<UInt>(0)
     /// Hand-overs so far: a daemon that nobody calls sees whether the context is in use.
     let handOvers = Atomic<UInt32>(0)
     /// Hand-overs for contexts so far, whose program may read their rings and never call us: the
@@ -54,7 +59,8 @@ extension Ref where Pointee == EngineRecord {
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome? {
         let end = request.offset &+ Int64(request.length)
-        if request.face != .posix
+        // Flags that the file does not take are refused by the path that tries them at once.
+        if batch.kernelUser == 0 || request.rwFlags != 0
             || !facts.suitsKernelAIO(isWrite: request.operation == .write, end: end)
         {
             return nil
@@ -79,7 +85,9 @@ extension Ref where Pointee == EngineRecord {
         if batch.native == nil { batch.native = acquireNativeStation() }
         guard let station = batch.native else { return nil }
         let running = station.it.pool.running.add(1, ordering: .sequentiallyConsistent).oldValue
-        guard running < inFlightMax, let job = it.table.allocate() else {
+        if running == 0 { station.it.native.user.store(batch.kernelUser, ordering: .relaxed) }
+        let isUser = station.it.native.user.load(ordering: .relaxed) == batch.kernelUser
+        guard running < inFlightMax, isUser, let job = it.table.allocate() else {
             station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
@@ -160,11 +168,22 @@ extension Ref where Pointee == Station {
         case .fsync: iocb.aio_lio_opcode = UInt16(IOCB_CMD_FSYNC)
         case .fdatasync: iocb.aio_lio_opcode = UInt16(IOCB_CMD_FDSYNC)
         default:
-            iocb.aio_lio_opcode = UInt16(
-                job.it.operation == .write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
-            iocb.aio_buf = UInt64(it.table.vectorsAddress(job))
-            iocb.aio_nbytes = UInt64(job.it.vectorCount)
+            let isWrite = job.it.operation == .write
+            let vectors = it.table.vectorsAddress(job)
+            if job.it.vectorCount == 1, let vector = Ref<Vector>(address: vectors) {
+                iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD)
+                iocb.aio_buf = UInt64(vector.it.base)
+                iocb.aio_nbytes = UInt64(vector.it.length)
+            } else {
+                iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
+                iocb.aio_buf = UInt64(vectors)
+                iocb.aio_nbytes = UInt64(job.it.vectorCount)
+            }
             iocb.aio_offset = job.it.offset
+            if job.it.ioPriority != 0 {
+                iocb.aio_flags = UInt32(IOCB_FLAG_IOPRIO)
+                iocb.aio_reqprio = Int16(bitPattern: job.it.ioPriority)
+            }
         }
         return iocb
     }
@@ -197,7 +216,8 @@ extension Ref where Pointee == Station {
         var timeout = timespec(tv_sec: withinMs / 1000, tv_nsec: withinMs % 1000 * 1_000_000)
         var events = InlineArray<64, io_event>(repeating: io_event())
         let count = withAddress(of: &events) { eventsAddress in
-            withAddress(of: &timeout) {
+            if least == 0 { return takeFromRing(into: UInt(bitPattern: eventsAddress)) }
+            return withAddress(of: &timeout) {
                 KernelAIO.getEvents(
                     it.native.context, least, NativeDaemon.eventsPerCall,
                     UInt(bitPattern: eventsAddress), timeout: UInt(bitPattern: $0), sigmask: 0)
@@ -216,6 +236,31 @@ extension Ref where Pointee == Station {
             if let job = it.table.job(named: events[index].data) { announce(job) }
         }
         if jobs > 0 { endKernelRequests(jobs) }
+        return count
+    }
+
+    /// What io_getevents would take without waiting, in user space: the ring is the kernel's (fs/aio.c,
+    /// struct aio_ring), and whoever may take events is alone in moving its head.
+    private func takeFromRing(into events: UInt) -> Int {
+        guard let ring = Ref<aio_ring>(address: it.native.context),
+            let head = Ref<Atomic<UInt32>>(address: ring.address &+ 8),
+            let tail = Ref<Atomic<UInt32>>(address: ring.address &+ 12)
+        else { return 0 }
+        var position = head.it.load(ordering: .relaxed)
+        // Acquire pairs with the kernel's barrier between an event and the tail.
+        let end = tail.it.load(ordering: .acquiring)
+        let bytes = UInt(MemoryLayout<io_event>.size)
+        let first = ring.address &+ UInt(ring.it.header_length)
+        var count = 0
+        while position != end && count < NativeDaemon.eventsPerCall {
+            if let event = Ref<io_event>(address: first &+ UInt(position) &* bytes) {
+                Ref<io_event>(address: events &+ UInt(bitPattern: count) &* bytes)?.it = event.it
+            }
+            position = position &+ 1 == ring.it.nr ? 0 : position &+ 1
+            count += 1
+        }
+        // Release: the kernel may use the slots again once it sees the new head.
+        if count > 0 { head.it.store(position, ordering: .releasing) }
         return count
     }
 

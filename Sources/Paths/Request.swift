@@ -142,6 +142,9 @@ public struct Batch: ~Copyable {
     var newFiles: UInt32 = 0
     /// The file and the eventfd that were held last, for the next job on the same descriptors.
     var lastHeld: InlineArray<2, Held> = [Held(), Held()]
+    /// Whose requests these are, for the kernel's AIO, which serves one user at a time: 0 for one whose
+    /// direct requests must take another path.
+    let kernelUser: UInt
     /// Jobs for the kernel's AIO, and their station.
     var native: Ref<Station>?
     var nativeFirst: JobRef?
@@ -149,9 +152,13 @@ public struct Batch: ~Copyable {
 
     /// An empty batch. `readsMayGoUntried`: the program is expected in io_getevents, which starts the disk.
     @inline(__always)
-    public init(readsMayGoUntried: Bool = false) {
+    public init(readsMayGoUntried: Bool = false, kernelUser: UInt = Batch.posixFace) {
         submission = Submission(readsMayGoUntried: readsMayGoUntried)
+        self.kernelUser = kernelUser
     }
+
+    /// `kernelUser` for all requests of POSIX AIO, which is no address.
+    public static let posixFace: UInt = 1
 
     /// No daemon has anything to do for it; there may be jobs for the kernel's AIO.
     @inline(__always)

@@ -63,7 +63,9 @@ extension Ref where Pointee == PosixFace {
             // may need that lock.
             if CurrentThread().interruptedLayer { return failure(EINTR) }
             let slept: Int
-            if found == .ownWithKernel, mayWatch, let watch = it.engine.watchKernel(thread) {
+            if found == .ownWithKernel, mayWatch,
+                let watch = it.engine.watchKernel(thread, among: 1)
+            {
                 slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
             } else {
                 let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)

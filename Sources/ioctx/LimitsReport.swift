@@ -172,7 +172,7 @@ extension LimitsReport {
             meaning: "most requests of the process that are deferred at once; more are EAGAIN"),
         Row(
             name: "max_buf_aio", variable: "IOCTX_MAX_BUF_AIO", value: \.maxBufAio,
-            meaning: "most direct requests of POSIX AIO in the kernel's AIO; more go to a daemon"),
+            meaning: "most direct requests that share the kernel's AIO; more go to a daemon"),
         Row(
             name: "aiod_lifetime", variable: "IOCTX_AIOD_LIFETIME", value: \.aiodLifetimeMs,
             meaning: "milliseconds that an idle daemon stays"),
@@ -200,7 +200,7 @@ extension LimitsReport {
             meaning: "deferred requests in the job table"),
         GaugeRow(
             name: "num_buf_aio", gauge: \.num_buf_aio, limit: "max_buf_aio",
-            meaning: "requests in the kernel's AIO: direct ones of POSIX AIO, and a lone fsync"),
+            meaning: "requests that share the kernel's AIO: direct ones, and a lone fsync"),
         GaugeRow(
             name: "aio_nr", gauge: \.aio_nr, limit: "aio_max_nr",
             meaning: "events that io_setup has granted"),

@@ -96,7 +96,7 @@ struct ioctx_counters {
      * are counted by their path until after they are finished; and two or three for each thread
      * asleep in io_pgetevents, one for each list with an eventfd. */
     struct ioctx_gauge num_queue_count;
-    /* Requests that are with the kernel's AIO: direct ones of POSIX AIO, and an fsync that is alone. */
+    /* Requests that share one context of the kernel's: direct ones, and an fsync that is alone. */
     struct ioctx_gauge num_buf_aio;
     uint64_t unused_too[2];
 

@@ -1,0 +1,280 @@
+// Proves that O_DIRECT on a context that began with buffered requests does what it does on one that
+// began with O_DIRECT: whoever waits, however, gets each event once, with the right data.
+
+#include "harness.h"
+
+#include <sys/time.h>
+
+#define BLOCKS 1024
+#define DEPTH 32
+#define SEED 5
+
+struct load {
+    io_context_t context;
+    int fd;
+    struct iocb requests[DEPTH];
+    char *buffers;
+    atomic_bool in_flight[DEPTH];
+};
+
+// A context that has served a buffered read, and whose program calls io_getevents.
+static io_context_t used_context(void) {
+    int fd = patterned_file("buffered", 1, 4 * BLOCK);
+    io_context_t context = new_context(DEPTH * 2);
+    char byte;
+    struct iocb request;
+    struct io_event event;
+    struct timespec none = {0, 0};
+    io_prep_pread(&request, fd, &byte, 1, 0);
+    must(run_one(context, &request), 1);
+    must(io_getevents(context, 1, 1, &event, &none), 0);
+    close(fd);
+    return context;
+}
+
+static struct load *new_load(void) {
+    struct load *load = calloc(1, sizeof *load);
+    close(patterned_file("file", SEED, (size_t)BLOCKS * BLOCK));
+    load->fd = open_direct("file", O_RDWR);
+    load->context = used_context();
+    load->buffers = aligned(DEPTH * BLOCK);
+    return load;
+}
+
+static void submit_read(struct load *load, int slot, int number) {
+    long offset = (long)number * 389 % BLOCKS * BLOCK;
+    struct iocb *request = &load->requests[slot];
+    memset(load->buffers + slot * BLOCK, 0, BLOCK);
+    io_prep_pread(request, load->fd, load->buffers + slot * BLOCK, BLOCK, offset);
+    request->data = (void *)(offset + 1);
+    must(atomic_load(&load->in_flight[slot]), false);
+    atomic_store(&load->in_flight[slot], true);
+    submit(load->context, request);
+}
+
+// The slot of an event, which must be that of a request in flight, with its data.
+static int check(struct load *load, const struct io_event *event) {
+    int slot = (int)(event->obj - load->requests);
+    must_that(slot >= 0 && slot < DEPTH && atomic_load(&load->in_flight[slot]),
+        "an event that nobody waits for");
+    expect((long)event->res, BLOCK);
+    expect_that(has_pattern(load->buffers + slot * BLOCK, SEED, (uint64_t)(uintptr_t)event->data - 1, BLOCK),
+        "wrong data");
+    atomic_store(&load->in_flight[slot], false);
+    return slot;
+}
+
+// ---- Ways to wait --------------------------------------------------------------------------
+
+static void run_reads(struct load *load, way_to_wait *wait, int depth, int count) {
+    int submitted = 0;
+    for (int slot = 0; slot < depth; slot++) submit_read(load, slot, submitted++);
+    for (int done = 0; done < count; done++) {
+        struct io_event event;
+        must(wait(load->context, &event), 1);
+        int slot = check(load, &event);
+        if (submitted < count) submit_read(load, slot, submitted++);
+    }
+}
+
+static void waits(way_to_wait *wait) {
+    struct load *load = new_load();
+    for (int depth = 1; depth <= DEPTH; depth *= 2) run_reads(load, wait, depth, 256);
+    must(io_destroy(load->context), 0);
+}
+
+static void who_waits_gets_every_event(void) { waits(by_waiting); }
+static void who_polls_gets_every_event(void) { waits(by_polling); }
+static void who_polls_without_time_gets_every_event(void) { waits(by_polling_without_time); }
+static void who_waits_in_slices_gets_every_event(void) { waits(by_slices); }
+static void who_waits_with_a_mask_gets_every_event(void) { waits(with_a_mask); }
+
+// The first of them were left to whoever calls io_getevents, which nobody does any more.
+static void who_reads_the_ring_gets_every_event(void) { waits(by_reading_the_ring); }
+
+static void who_waits_for_many_gets_them_at_once(void) {
+    struct load *load = new_load();
+    for (int round = 0, number = 0; round < 64; round++) {
+        struct io_event events[DEPTH];
+        for (int slot = 0; slot < DEPTH; slot++) submit_read(load, slot, number++);
+        must(io_getevents(load->context, DEPTH, DEPTH, events, NULL), DEPTH);
+        for (int i = 0; i < DEPTH; i++) check(load, &events[i]);
+    }
+    must(io_destroy(load->context), 0);
+}
+
+// ---- Others at the same time ---------------------------------------------------------------
+
+// Buffered requests on the same context end in io_submit or with a daemon: whoever sleeps for direct
+// ones must hear of them, too.
+static void buffered_requests_go_on_beside_them(void) {
+    struct load *load = new_load();
+    int cold = patterned_file("cold", 9, (size_t)BLOCKS * BLOCK);
+    char *buffer = aligned(BLOCK);
+    for (int round = 0; round < 400; round++) {
+        struct iocb other;
+        struct io_event events[2];
+        if (round % 64 == 0) make_cold(cold);
+        submit_read(load, 0, round);
+        io_prep_pread(&other, cold, buffer, BLOCK, (long)round * 7 % BLOCKS * BLOCK);
+        submit(load->context, &other);
+        must(io_getevents(load->context, 2, 2, events, NULL), 2);
+        for (int i = 0; i < 2; i++) {
+            if (events[i].obj != &other) check(load, &events[i]);
+            else expect((long)events[i].res, BLOCK);
+        }
+    }
+    must(io_destroy(load->context), 0);
+}
+
+static void *run_thread(void *argument) {
+    struct load *shared = argument, *load = calloc(1, sizeof *load);
+    load->fd = shared->fd;
+    load->context = new_context(DEPTH);
+    load->buffers = aligned(DEPTH * BLOCK);
+    struct io_event event;
+    struct timespec none = {0, 0};
+    char byte;
+    int fd = open(temp_path("buffered"), O_RDONLY);
+    struct iocb request;
+    io_prep_pread(&request, fd, &byte, 1, 0);
+    must(run_one(load->context, &request), 1);
+    must(io_getevents(load->context, 1, 1, &event, &none), 0);
+    run_reads(load, by_waiting, 1, 500);
+    run_reads(load, by_waiting, 8, 1000);
+    must(io_destroy(load->context), 0);
+    return NULL;
+}
+
+static void several_contexts_at_once(void) {
+    struct load *load = new_load();
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) start_thread(&threads[i], run_thread, load);
+    run_reads(load, by_waiting, 4, 1000);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    must(io_destroy(load->context), 0);
+}
+
+static struct load *split_load;
+static atomic_bool stop_submitting;
+static atomic_int reaped_elsewhere;
+
+// One thread submits, another waits: it sleeps for what was sent after it fell asleep, too.
+static void *reap_elsewhere(void *argument) {
+    (void)argument;
+    struct timespec second = {1, 0};
+    while (!atomic_load(&stop_submitting)) {
+        struct io_event event;
+        long got = io_getevents(split_load->context, 1, 1, &event, &second);
+        must_that(got == 0 || got == 1, "io_getevents answered %ld", got);
+        if (got == 1) {
+            check(split_load, &event);
+            atomic_fetch_add(&reaped_elsewhere, 1);
+        }
+    }
+    return NULL;
+}
+
+static void one_thread_submits_and_another_waits(void) {
+    pthread_t thread;
+    split_load = new_load();
+    start_thread(&thread, reap_elsewhere, NULL);
+    for (int number = 0; number < 2000; number++) {
+        int slot = number % (DEPTH / 2);
+        double end = now_seconds() + 5;
+        while (atomic_load(&split_load->in_flight[slot]))
+            must_that(now_seconds() < end, "%d of %d events", atomic_load(&reaped_elsewhere), number);
+        submit_read(split_load, slot, number);
+    }
+    double end = now_seconds() + 5;
+    while (atomic_load(&reaped_elsewhere) < 2000 && now_seconds() < end) sleep_ms(1);
+    expect(atomic_load(&reaped_elsewhere), 2000);
+    atomic_store(&stop_submitting, true);
+    pthread_join(thread, NULL);
+    must(io_destroy(split_load->context), 0);
+}
+
+// ---- Signals, writes, the end --------------------------------------------------------------
+
+static atomic_int handled;
+
+static void count_signal(int number) {
+    (void)number;
+    atomic_fetch_add(&handled, 1);
+}
+
+static long by_waiting_again(io_context_t context, struct io_event *event) {
+    long got;
+    while ((got = io_getevents(context, 1, 1, event, NULL)) == -EINTR) {
+    }
+    return got;
+}
+
+static void an_interrupted_wait_loses_no_event(void) {
+    struct load *load = new_load();
+    struct sigaction action = {.sa_handler = count_signal};
+    struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    must(sigaction(SIGALRM, &action, NULL), 0);
+    must(setitimer(ITIMER_REAL, &often, NULL), 0);
+    run_reads(load, by_waiting_again, 1, 4000);
+    run_reads(load, by_waiting_again, 16, 4000);
+    must(setitimer(ITIMER_REAL, &never, NULL), 0);
+    must(io_destroy(load->context), 0);
+    remark("%d signals", atomic_load(&handled));
+}
+
+static void writes_are_read_back(void) {
+    struct load *load = new_load();
+    struct io_event event;
+    for (int number = 0; number < 256; number++) {
+        long offset = (long)number * BLOCK;
+        struct iocb *request = &load->requests[0];
+        fill_pattern(load->buffers, SEED + 1, (uint64_t)offset, BLOCK);
+        io_prep_pwrite(request, load->fd, load->buffers, BLOCK, offset);
+        submit(load->context, request);
+        reap(load->context, 1, &event);
+        must((long)event.res, BLOCK);
+        memset(load->buffers, 0, BLOCK);
+        must(pread(load->fd, load->buffers, BLOCK, offset), BLOCK);
+        must_that(has_pattern(load->buffers, SEED + 1, (uint64_t)offset, BLOCK), "wrong data");
+    }
+    // What the file refuses comes as an event, as on the kernel.
+    io_prep_pread(&load->requests[0], load->fd, load->buffers + 1, BLOCK, 0);
+    expect(run_one(load->context, &load->requests[0]), -EINVAL);
+    io_prep_pread(&load->requests[0], load->fd, load->buffers, BLOCK, (long)BLOCKS * BLOCK);
+    expect(run_one(load->context, &load->requests[0]), 0);
+    must(io_destroy(load->context), 0);
+}
+
+static void destroy_awaits_what_is_in_flight(void) {
+    for (int round = 0; round < 100; round++) {
+        struct load *load = new_load();
+        for (int slot = 0; slot < DEPTH; slot++) submit_read(load, slot, slot + round);
+        must(io_destroy(load->context), 0);
+        for (int slot = 0; slot < DEPTH; slot++) {
+            uint64_t offset = (uint64_t)(uintptr_t)load->requests[slot].data - 1;
+            expect_that(has_pattern(load->buffers + slot * BLOCK, SEED, offset, BLOCK), "wrong data");
+        }
+        close(load->fd);
+        free(load->buffers);
+        free(load);
+    }
+}
+
+static const struct test_case cases[] = {
+    CASE(who_waits_gets_every_event),
+    CASE(who_polls_gets_every_event),
+    CASE(who_polls_without_time_gets_every_event),
+    CASE(who_waits_in_slices_gets_every_event),
+    CASE(who_waits_with_a_mask_gets_every_event),
+    CASE(who_reads_the_ring_gets_every_event),
+    CASE(who_waits_for_many_gets_them_at_once),
+    CASE(buffered_requests_go_on_beside_them),
+    CASE(several_contexts_at_once),
+    CASE(one_thread_submits_and_another_waits),
+    CASE(an_interrupted_wait_loses_no_event),
+    CASE(writes_are_read_back),
+    CASE(destroy_awaits_what_is_in_flight),
+};
+
+int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
