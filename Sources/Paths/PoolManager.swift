@@ -1,0 +1,277 @@
+// The manager, the first thread of a pool: it takes the queue, starts workers, and serves the
+// files that must be waited for.
+//
+// A job on a stream, or a POLL, holds no thread while it waits: it is in the list of its held
+// file, which is in the epoll set, one-shot. When the file is ready, its jobs are tried in their
+// order. The lists are the manager's alone. A held file leaves the set before its number is
+// closed.
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+extension Ref where Pointee == Station {
+    /// One turn of the manager. True when it has left.
+    func manage() -> Bool {
+        // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
+        // sleep too long, for it may be lost without knowing.
+        let lost = it.isLost.load(ordering: .sequentiallyConsistent)
+        let busy = it.pool.running.load(ordering: .acquiring) != 0
+        let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
+        let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
+        repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
+        while let index = it.files.takeAbandoned() {
+            giveUpNumber(index)
+            it.files.recycle(index)
+        }
+        if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
+            cancelWaiting()
+        }
+        if ready != 0 || it.pool.running.load(ordering: .acquiring) != 0
+            || it.pool.workers.load(ordering: .acquiring) != 0
+        {
+            return false
+        }
+        return tryToLeave {
+            System.close(it.pool.epoll)
+            System.close(it.pool.forManager.receiver)
+            System.close(it.pool.forWorkers.receiver)
+            System.close(it.pool.managerBell)
+        }
+    }
+
+    /// Receives files and serves what became ready. The number of events.
+    private func waitForEvents(_ timeoutMs: Int) -> Int {
+        var events = InlineArray<32, ioctx_epoll_event>(repeating: ioctx_epoll_event())
+        let count = withAddress(of: &events) {
+            systemCall(
+                Int32(SYS_epoll_pwait), Int(it.pool.epoll), $0, 32, timeoutMs, 0, 8)
+        }
+        for position in 0..<max(count, 0) {
+            let data = events[position].data
+            // Messages are taken with the queue, below.
+            if data == .max { continue }
+            if data == .max &- 1 {
+                var value: UInt64 = 0
+                _ = withAddress(of: &value) {
+                    systemCall(Int32(SYS_read), Int(it.pool.managerBell), $0, 8)
+                }
+            } else {
+                serveReady(data)
+            }
+        }
+        return max(count, 0)
+    }
+
+    private func takePoolQueue() {
+        var next = it.queue.takeAll(it.table)
+        // Jobs are queued after their files were sent: those of all that were taken are there now.
+        while receiveMessage(from: &it.pool.forManager) >= 0 {}
+        // A file that is shared may have come on the other way.
+        receiveForWorkers()
+        while let job = next {
+            next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+            it.pool.running.add(1, ordering: .acquiringAndReleasing)
+            if job.it.operation == .notify {
+                _ = job.transition(from: .queued, to: .running)
+                if job.it.pollEvents != 0 { signalEventfd(job.it.heldEventfd) }
+                settle(job, from: .running, result: 0)
+            } else if !mayStart(job) {
+                // Parked; it is not running.
+                it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+            } else if job.awaitsReadiness {
+                if job.transition(from: .queued, to: .running) {
+                    waitForReadiness(job)
+                } else {
+                    settle(job, from: .cancelled, result: job.cancelledResult)
+                }
+            } else {
+                it.pool.work.append(it.table, first: job, last: job, count: 1)
+            }
+        }
+        // Those that submitters queued directly may be waiting for more workers, too.
+        let forWorkers = it.pool.work.count.load(ordering: .sequentiallyConsistent)
+        if forWorkers > 0 { callWorkers(forWorkers) }
+    }
+
+    private func callWorkers(_ jobs: UInt32) {
+        let idle = wakeWorkers(jobs)
+        var missing = jobs > idle ? jobs &- idle : 0
+        while missing > 0,
+            it.pool.workers.load(ordering: .acquiring) < it.table.it.limits.maxAioProcs
+        {
+            missing &-= 1
+            it.pool.workers.add(1, ordering: .acquiringAndReleasing)
+            let error = unsafe ioctx_thread_start(
+                { unsafe PoolDaemons.workerMain($0) }, UnsafeMutableRawPointer(pointer),
+                Int(IOCTX_DAEMON_STACK_BYTES))
+            if error != 0 {
+                it.pool.workers.subtract(1, ordering: .acquiringAndReleasing)
+                // With no worker at all the manager does the work itself.
+                if it.pool.workers.load(ordering: .acquiring) == 0 { workOffAll() }
+                return
+            }
+        }
+    }
+
+    // MARK: Readiness
+
+    /// A stream job that could not be served goes to its file's list; the file is watched.
+    private func waitForReadiness(_ job: JobRef) {
+        let file = it.files[job.it.heldFile]
+        _ = job.transition(from: .running, to: .waiting)
+        job.it.queueNext = Job.none
+        if file.it.waitingHead == Job.none {
+            file.it.waitingHead = job.it.index
+        } else {
+            var last = it.table.job(at: file.it.waitingHead)
+            while last.it.queueNext != Job.none { last = it.table.job(at: last.it.queueNext) }
+            last.it.queueNext = job.it.index
+        }
+        watchFile(job.it.heldFile)
+    }
+
+    /// (Re)arms the watch of a held file for what its waiting jobs need.
+    private func watchFile(_ index: UInt32) {
+        let file = it.files[index]
+        var events: UInt32 = 0
+        var next = file.it.waitingHead
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            events |= wantedEvents(job)
+            next = job.it.queueNext
+        }
+        if events == 0 { return }
+        let result = watch(
+            file.it.number, events | EPOLLONESHOT.rawValue, data: index,
+            isNew: !file.it.isWatched)
+        file.it.isWatched = result >= 0
+        if result >= 0 { return }
+        // A file that epoll does not take (EPERM) cannot be waited for: it holds a worker. Whatever
+        // else stands against it, a limit or the lack of memory, ends the requests.
+        next = file.it.waitingHead
+        file.it.waitingHead = Job.none
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.queueNext
+            _ = job.transition(from: .waiting, to: .running)
+            if result != failure(EPERM) {
+                settle(job, from: .running, result: totalResult(job, last: result))
+                continue
+            }
+            _ = job.transition(from: .running, to: .queued)
+            it.pool.work.append(it.table, first: job, last: job, count: 1)
+            callWorkers(1)
+        }
+    }
+
+    private func wantedEvents(_ job: JobRef) -> UInt32 {
+        switch job.it.operation {
+        case .poll: return job.it.pollEvents
+        case .write: return EPOLLOUT.rawValue
+        default: return EPOLLIN.rawValue
+        }
+    }
+
+    func watch(_ number: Int32, _ events: UInt32, data: UInt32, isNew: Bool) -> Int {
+        var event = ioctx_epoll_event()
+        event.events = events
+        event.data = data
+        return withAddress(of: &event) {
+            systemCall(
+                Int32(SYS_epoll_ctl), Int(it.pool.epoll),
+                Int(isNew ? EPOLL_CTL_ADD : EPOLL_CTL_MOD), Int(number), $0)
+        }
+    }
+
+    /// The file is ready for something: tries its waiting jobs in their order.
+    private func serveReady(_ index: UInt32) {
+        let file = it.files[index]
+        var next = file.it.waitingHead
+        if next == Job.none { return }
+        file.it.waitingHead = Job.none
+        var keptLast = Job.none
+        // The jobs hold the file; this keeps it while the last of them finishes.
+        it.files.addReference(index)
+        while next != Job.none {
+            let job = it.table.job(at: next)
+            next = job.it.queueNext
+            _ = job.transition(from: .waiting, to: .running)
+            if attempt(job) { continue }
+            _ = job.transition(from: .running, to: .waiting)
+            job.it.queueNext = Job.none
+            if keptLast == Job.none {
+                file.it.waitingHead = job.it.index
+            } else {
+                it.table.job(at: keptLast).it.queueNext = job.it.index
+            }
+            keptLast = job.it.index
+        }
+        watchFile(index)
+        dropHeld(index)
+    }
+
+    /// Tries a job in state running without blocking. True when it is done.
+    private func attempt(_ job: JobRef) -> Bool {
+        if job.it.cancelRequested.load(ordering: .acquiring) {
+            settle(
+                job, from: .running,
+                result: totalResult(job, last: job.cancelledResult))
+            return true
+        }
+        if !it.files.hasArrived(job.it.heldFile) {
+            settle(job, from: .running, result: failure(EBADF))
+            return true
+        }
+        let number = it.files[job.it.heldFile].it.number
+        if job.it.operation == .poll {
+            let ready = System.readiness(of: number, job.it.pollEvents)
+            if ready == 0 { return false }
+            settle(job, from: .running, result: ready)
+            return true
+        }
+        let isWrite = job.it.operation == .write
+        while true {
+            var result = StreamTransfer.attempt(
+                isWrite: isWrite, number, it.table.vectorsAddress(job),
+                Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
+            if result == failure(EAGAIN) { return false }
+            if isWrite && result > 0 && result < job.it.length {
+                it.table.advance(job, by: result)
+                continue
+            }
+            result = totalResult(job, last: result)
+            settle(job, from: .running, result: result)
+            return true
+        }
+    }
+
+    private func cancelWaiting() {
+        it.table.forEachJob { job in
+            if job.state == .waiting && job.it.station.load(ordering: .relaxed) == address
+                && job.it.cancelRequested.load(ordering: .acquiring)
+                && job.it.heldFile != Job.none
+            {
+                serveReady(job.it.heldFile)
+            }
+        }
+    }
+
+    /// Closes a held file's number in the private table.
+    func giveUpNumber(_ index: UInt32) {
+        let file = it.files[index]
+        if !file.it.isMoved { return }
+        if file.it.isWatched {
+            // A file must leave the epoll set before its number is closed: the description may
+            // live on in the program, and the set would keep reporting it.
+            var event = ioctx_epoll_event()
+            _ = withAddress(of: &event) {
+                systemCall(
+                    Int32(SYS_epoll_ctl), Int(it.pool.epoll), Int(EPOLL_CTL_DEL),
+                    Int(file.it.number), $0)
+            }
+            file.it.isWatched = false
+        }
+        if file.it.number >= 0 { System.close(file.it.number) }
+    }
+}
