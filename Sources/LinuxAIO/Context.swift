@@ -5,7 +5,7 @@
 //   (f) the face's lock
 // A context's memory is never unmapped; a pin keeps the record from being reused, and so do a
 // reserved slot and the lock. Whoever finds a context by address takes one of them first and looks
-// again (ContextTable.swift).
+// again (ContextLookUp.swift).
 //
 // Slots: in flight + unreaped events <= nr - 1. In flight counts every accepted request until its
 // event is stored, inline ones included; it drops after the tail has moved, so that a look at both
@@ -183,7 +183,7 @@ extension Ref where Pointee == Context {
 
     /// Under the lock: whether the record is that of a living context of ours with that name,
     /// which is past its first submission. The record is not reused while the lock is held: see
-    /// `release` in ContextTable.swift.
+    /// `release` in ContextLookUp.swift.
     @inline(__always)
     func isLocked(named address: UInt) -> Bool {
         // Acquire pairs with the release in make(), which prepares the record without its lock.

@@ -1,4 +1,5 @@
-// Whole calls in this process, on each engine: what goes in comes out, once.
+// Whole calls in this process, on each engine: what goes in comes out, once. With the layer off,
+// every call is -ENOSYS.
 
 import CLibAIO
 import Glibc
@@ -328,6 +329,22 @@ private var jobsInUse: UInt64 {
             #expect(!UserMemory.fromEnvironment().isStrict)
             setenv("IOCTX_STRICT", value, 1)
             #expect(UserMemory.fromEnvironment().isStrict == (value == "1" || value == "yes"))
+        }
+    }
+
+    @Test("IOCTX_ENGINE=off answers -ENOSYS from every call") func off() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            setenv("IOCTX_ENGINE", "off", 1)
+            let request = Iocb(Int(IOCB_CMD_PREAD), nil)
+            for _ in 0..<2 {
+                #expect(LinuxAIO.submit(0, 0, 0) == failure(ENOSYS))
+                #expect(LinuxAIO.destroy(0) == failure(ENOSYS))
+                #expect(LinuxAIO.cancel(0, request.address) == failure(ENOSYS))
+                #expect(
+                    LinuxAIO.getEvents(0, 0, 0, 0, timeout: 0, sigmask: 0) == failure(ENOSYS))
+                #expect(AioContext(1).setupResult == failure(ENOSYS))
+            }
         }
     }
 }

@@ -29,6 +29,12 @@ enum DaemonEngine: String, Codable, Sendable, CaseIterable {
     }
 }
 
+var quotaUsed: UInt32 { LinuxFace.current?.it.quotaUsed ?? 0 }
+var recordsUsed: UInt32 {
+    guard let face = LinuxFace.current else { return 0 }
+    return face.it.contextCount.load(ordering: .relaxed)
+}
+
 /// A context as a program has it: the address of its ring. Destroyed with its last use.
 final class AioContext {
     private(set) var address: UInt = 0
@@ -205,4 +211,15 @@ struct Randomness: RandomNumberGenerator {
         value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
         return value ^ (value >> 31)
     }
+}
+
+/// A counter that threads add to.
+struct Shared: ~Copyable {
+    let value: Atomic<Int>
+}
+
+extension Ref where Pointee == Shared {
+    func add(_ count: Int = 1) { it.value.add(count, ordering: .acquiringAndReleasing) }
+
+    var count: Int { it.value.load(ordering: .acquiring) }
 }
