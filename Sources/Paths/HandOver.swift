@@ -128,7 +128,7 @@ extension Ref where Pointee == EngineRecord {
 
     /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
     /// `mustWake` tells of cold buffered reads whether the daemon must be woken for them, which
-    /// otherwise comes to them soon, or with false a little later (Station.swift).
+    /// otherwise comes to them soon, or with false a little later (UringDaemon.swift).
     public func handOver(
         _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
     ) {

@@ -67,6 +67,23 @@ struct UringDaemon: ~Copyable {
 }
 
 extension Ref where Pointee == Station {
+    // MARK: Submitters
+
+    /// Queues a chain of jobs for the daemon on io_uring and wakes it, unless the batch can wait until
+    /// it looks by itself. `mustWake` is asked about that after the queuing: with true when that is
+    /// likely to be soon, for a read that runs will end; else with one of its looks now and then.
+    func handOverToUring(_ batch: borrowing Batch, mustWake: (_ looksSoon: Bool) -> Bool) {
+        guard let first = batch.first, let last = batch.last else { return }
+        it.queue.append(it.table, first: first, last: last, count: batch.count)
+        // Sequentially consistent: pairs with the daemon, which changes it before it looks at the
+        // queue for the last time.
+        let isLooking = it.uring.isLooking.load(ordering: .sequentiallyConsistent)
+        let looksSoon =
+            it.readsRunning.load(ordering: .relaxed) > 0
+            && it.queue.count.load(ordering: .relaxed) < 8
+        if batch.isUrgent || !isLooking || mustWake(looksSoon) { ringDoorbell() }
+    }
+
     // MARK: Start and end
 
     fileprivate func openRings() -> Int {
