@@ -192,12 +192,12 @@ import Testing
             let engine = PosixFace.current!.it.engine
             // In a handler of a thread that watches.
             #expect(read.read() == 0)
-            let watch = engine.watchKernel(System.threadIdentifier())
+            let watch = engine.watchKernel(System.threadIdentifier(), among: 1)
             #expect(watch != nil && read.finish() == 4096)
             _ = watch?.end()
             // In the place of a thread that never comes back.
             #expect(read.read() == 0)
-            #expect(engine.watchKernel(1) != nil)
+            #expect(engine.watchKernel(1, among: 1) != nil)
             #expect(read.finish() == 4096)
             // The daemon is there, and leaves when it is in the way.
             for _ in 0..<100 { #expect(read.read() == 0 && read.finish() == 4096) }
