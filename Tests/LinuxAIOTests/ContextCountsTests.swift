@@ -21,6 +21,11 @@ private var block: ioctx_counters {
 }
 
 @Suite struct ContextCountsTests {
+    @Test("A record begins a cache line, so that two threads with a context each share none")
+    func lines() {
+        #expect(MemoryLayout<Context>.stride % 64 == 0)
+    }
+
     @Test("A context's record begins with its name, size, state and counts") func layout() async {
         await #expect(processExitsWith: .success) {
             DaemonEngine.threads.use()
