@@ -77,25 +77,43 @@ public struct CurrentThread {
         unsafe record.pointee.is_mask_known = true
     }
 
-    /// True when signals are blocked that were not when they were noted last, as in a handler, which may
-    /// have interrupted anything: pthread_create allocates, and would wait for the malloc that it
-    /// interrupted. In a thread of which nothing was noted, it is now.
+    /// True when a signal that has a handler is blocked and was not when they were noted last, as in that
+    /// handler, which may have interrupted anything: pthread_create allocates, and would wait for the
+    /// malloc that it interrupted. In a thread of which nothing was noted, it is now.
     public var mayBeInHandler: Bool {
         if unsafe record.pointee.blockers != 0 { return false }
         if unsafe !record.pointee.is_mask_known { noteUsualMask() }
-        let isLikely = unsafe Self.mask & ~record.pointee.usual_mask != 0
+        let isLikely = unsafe Self.haveHandler(Self.mask & ~record.pointee.usual_mask)
         if isLikely { unsafe record.pointee.was_taken_for_handler = true }
         return isLikely
     }
 
-    /// The thread is about to sleep, as handlers seldom do: if it was taken for one, it has only
-    /// blocked more signals since they were noted.
+    /// The thread waits for events, as handlers seldom do: if it was taken for one, it has only blocked
+    /// more signals since they were noted.
     @inline(__always)
-    public func sleepsOutsideOfHandlers() {
-        if unsafe record.pointee.was_taken_for_handler {
+    public func waitsOutsideOfHandlers() {
+        if unsafe record.pointee.was_taken_for_handler && !isNested {
             unsafe record.pointee.was_taken_for_handler = false
             unsafe record.pointee.is_mask_known = false
         }
+    }
+
+    /// Whether a handler is installed for one of the signals of a mask. Programs that read their signals
+    /// from a descriptor block them, and have none.
+    private static func haveHandler(_ mask: UInt64) -> Bool {
+        var left = mask
+        while left != 0 {
+            let signal = left.trailingZeroBitCount &+ 1
+            left &= left &- 1
+            // struct sigaction as the kernel has it: the handler, flags, the restorer, a mask.
+            var action = InlineArray<4, UInt>(repeating: 0)
+            let result = withAddress(of: &action) {
+                systemCall(Int32(SYS_rt_sigaction), signal, 0, $0, 8)
+            }
+            // SIG_DFL is 0, SIG_IGN 1.
+            if result < 0 || action[0] > 1 { return true }
+        }
+        return false
     }
 
     private static var mask: UInt64 {

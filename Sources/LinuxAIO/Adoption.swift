@@ -36,7 +36,9 @@ extension Ref where Pointee == LinuxFace {
     /// Before a sleep for events of a context of ours: it may be a handler that submits meanwhile,
     /// and that starts no daemon. Once, so that a daemon which found nothing to do may leave.
     func warmUpForHandlers() {
-        if mayAdopt && !it.isWarm.exchange(true, ordering: .relaxed) { it.engine.warmUp() }
+        if mayAdopt && !it.isWarm.load(ordering: .relaxed) && it.engine.warmUp() {
+            it.isWarm.store(true, ordering: .relaxed)
+        }
     }
 
     /// Whether a context that has never been used should be the kernel's; asked at its first

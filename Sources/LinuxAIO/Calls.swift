@@ -81,6 +81,7 @@ public enum LinuxAIO {
         sigmask: UInt
     ) -> Int {
         enter { nested in
+            if minimum > 0 { CurrentThread().waitsOutsideOfHandlers() }
             if !nested, let face = LinuxFace.current, sigmask == 0, !Memory.isKernelHalf(timeout),
                 let taken = face.takeReady(context, minimum, maximum, events)
             {

@@ -308,6 +308,16 @@ extension Ref where Pointee == Context {
         return !looksSoon && expected == 0
     }
 
+    /// Whether anybody sleeps for an event who does not sleep for it in the kernel.
+    var hasFutexSleepers: Bool {
+        // Sequentially consistent: pairs with a sleeper's registration, before which he has looked for
+        // requests that are with the kernel.
+        if it.sleepers.load(ordering: .sequentiallyConsistent) == 0 { return false }
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        return it.sleepers.load(ordering: .relaxed) > it.watchers
+    }
+
     /// Wakes the sleepers that have what they want; after every publication and its eventfd.
     @inline(__always)
     func wakeSleepers() {

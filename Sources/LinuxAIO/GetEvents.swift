@@ -78,6 +78,7 @@ extension Ref where Pointee == LinuxFace {
     func reap(_ reaping: inout Reaping) -> Int {
         var mayTakeFromKernel = true
         var mayWatch = true
+        var hasWatched = false
         reaping.context.expectCalls()
         while true {
             let context = reaping.context
@@ -87,18 +88,22 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
             }
-            let result = takeLocked(&reaping)
-            if result < 0 || reaping.taken >= reaping.minimum && !mustAwaitOverdue(reaping) {
-                context.it.lock.unlock()
-                return finish(reaping, result)
-            }
-            if mayTakeFromKernel && context.it.kernelJobs > 0
-                && it.engine.hasKernelEvents()
+            // A watcher wakes for each event, and leaves them to others until there are enough for him, as
+            // who sleeps on the futex does.
+            let mustLeave = hasWatched && context.it.ring.available < reaping.wanted
+            let result = mustLeave ? 0 : takeLocked(&reaping)
+            // Before any return: the kernel's io_getevents takes what is there, with no minimum, too.
+            if result >= 0 && reaping.taken < reaping.maximum && mayTakeFromKernel
+                && context.it.kernelJobs > 0 && it.engine.hasKernelEvents()
             {
                 context.it.lock.unlock()
                 // Nothing, when somebody else is at it.
                 mayTakeFromKernel = it.engine.takeKernelEvents() > 0
                 continue
+            }
+            if result < 0 || reaping.taken >= reaping.minimum && !mustAwaitOverdue(reaping) {
+                context.it.lock.unlock()
+                return finish(reaping, result)
             }
             mayTakeFromKernel = true
             // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
@@ -113,6 +118,7 @@ extension Ref where Pointee == LinuxFace {
             if reaping.sigmask != 0 && !isPoll {
                 slept = sleepMaskedLocked(reaping)
             } else if mayWatch && !isPoll, let watch = watchLocked(context) {
+                hasWatched = true
                 slept = sleepLocked(reaping, watch, &mayWatch)
             } else {
                 slept = sleepLocked(reaping, isPoll: isPoll)
@@ -182,7 +188,6 @@ extension Ref where Pointee == LinuxFace {
     /// Sleeps until enough events are there, or something else happened. Enters with the
     /// context's lock held and leaves without it.
     private func sleepLocked(_ reaping: Reaping, isPoll: Bool) -> Int {
-        if !isPoll { CurrentThread().sleepsOutsideOfHandlers() }
         let context = reaping.context
         let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
         // A poll wakes at every publication: the last overdue request may be another reaper's.
@@ -222,9 +227,8 @@ extension Ref where Pointee == LinuxFace {
         context.it.wantedLeast = min(context.it.wantedLeast, reaping.wanted)
         context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
         context.it.watchers &+= 1
-        let least = min(reaping.wanted, context.it.kernelJobs)
         context.it.lock.unlock()
-        let slept = watch.sleep(until: reaping.deadlineNs, least: Int(max(least, 1)))
+        let slept = watch.sleep(until: reaping.deadlineNs)
         context.it.lock.lock()
         context.it.watchers &-= 1
         forgetSleeperLocked(context)

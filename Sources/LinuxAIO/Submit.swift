@@ -159,6 +159,8 @@ extension Ref where Pointee == LinuxFace {
         }
         gathered.publish()
         it.engine.handOver(&batch) { context.mustWakeDaemon(looksSoon: $0) }
+        // Who fell asleep before has seen none of it with the kernel.
+        if context.hasFutexSleepers { it.engine.ensureKernelReaper() }
         if gathered.slots > 0 { context.unreserve(gathered.slots) }
         // Whoever destroys the context has ended what was in its request queue by then, or
         // this sees that it is dying.

@@ -146,15 +146,20 @@ public struct EngineRecord: ~Copyable {
 }
 
 extension Ref where Pointee == EngineRecord {
-    /// Makes sure that a daemon runs, so that the first request that needs one finds it.
-    public func warmUp() {
-        if let station = acquireStation() { station.release() }
+    /// Makes sure that a daemon runs, so that the first request that needs one finds it. False when none
+    /// can be had now.
+    @discardableResult
+    public func warmUp() -> Bool {
+        guard let station = acquireStation() else { return false }
+        station.release()
+        return true
     }
 
     /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
-    /// had, in which case the request runs inline.
-    func acquireStation() -> Ref<Station>? {
-        acquire(it.station) { startLocked() }
+    /// had, in which case the request runs inline. `mustStart` is for requests that cannot: then the
+    /// suspicion of being in a handler is not enough to start none.
+    func acquireStation(mustStart: Bool = false) -> Ref<Station>? {
+        acquire(it.station, mustStart: mustStart) { startLocked() }
     }
 
     /// The same for what always blocks whoever does it: an fsync, an extending write.
@@ -178,7 +183,9 @@ extension Ref where Pointee == EngineRecord {
         return acquire(it.nativeStation) { startNativeLocked() }
     }
 
-    private func acquire(_ slot: borrowing StationSlot, start: () -> Bool) -> Ref<Station>? {
+    private func acquire(
+        _ slot: borrowing StationSlot, mustStart: Bool = false, start: () -> Bool
+    ) -> Ref<Station>? {
         while true {
             if let station = slot.current {
                 if station.retain() {
@@ -195,7 +202,7 @@ extension Ref where Pointee == EngineRecord {
             }
             // pthread_create is not for signal handlers, and a nested call is surely in one.
             let thread = CurrentThread()
-            if thread.isNested || thread.mayBeInHandler { return nil }
+            if thread.isNested || !mustStart && thread.mayBeInHandler { return nil }
             if slot.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
             if slot.current == nil && !start() {

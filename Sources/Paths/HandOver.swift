@@ -17,7 +17,9 @@ extension Ref where Pointee == EngineRecord {
         let isBlocking = (isSync || isExclusive) && mayUsePool
         if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
-            batch.station = isBlocking ? acquireStationForBlocking() : acquireStation()
+            batch.station =
+                isBlocking
+                ? acquireStationForBlocking() : acquireStation(mustStart: facts.kind == .stream)
             batch.isBlocking = isBlocking
             batch.isExclusive = isExclusive
         }

@@ -82,8 +82,9 @@ public struct KernelWatch {
     public var context: UInt { station.it.native.context }
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
-    /// clock, or for the longest time: 0, or -EINTR. With none there at first, it sleeps for `least`.
-    public func sleep(until deadlineNs: UInt64, least: Int = 1) -> Int {
+    /// clock, or for the longest time: 0, or -EINTR. For one event, even if more are wanted: fewer than
+    /// it asks for do not wake a thread there, and nobody could interrupt it.
+    public func sleep(until deadlineNs: UInt64) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
         var timeout = timespec(
@@ -92,8 +93,7 @@ public struct KernelWatch {
         // it would be lost with a handler that does not return.
         let result = withAddress(of: &timeout) {
             KernelAIO.getEvents(
-                context, least, least, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0),
-                sigmask: 0)
+                context, 1, 1, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0), sigmask: 0)
         }
         return result == failure(EINTR) ? result : 0
     }

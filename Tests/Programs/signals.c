@@ -415,6 +415,35 @@ static void handler_submits_amid_malloc(void) {
     }
 }
 
+// Programs that read their signals from a descriptor block them, perhaps after io_setup: that is no
+// handler, and a request that must wait is accepted, whether a daemon runs at the moment or not.
+static void who_blocks_signals_has_daemons(void) {
+    setenv("IOCTX_AIOD_LIFETIME", "1", 1);
+    setenv("IOCTX_AIOD_TIMEOUT", "1", 1);
+    int fd = patterned_file("file", 1, BLOCK), ends[2];
+    io_context_t context = new_context(8);
+    struct iocb request;
+    struct io_event event;
+    sigset_t blocked;
+    char byte;
+    must(pipe(ends), 0);
+    io_prep_pread(&request, fd, &byte, 1, 0);
+    must(run_one(context, &request), 1);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGINT);
+    sigaddset(&blocked, SIGTERM);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    for (int round = 0; round < 5; round++) {
+        sleep_ms(30);
+        io_prep_poll(&request, ends[0], POLLIN);
+        submit(context, &request);
+        must(write(ends[1], "x", 1), 1);
+        reap(context, 1, &event);
+        expect((long)event.res & POLLIN, POLLIN);
+        must(read(ends[0], &byte, 1), 1);
+    }
+}
+
 // ---- Signals that nobody sent --------------------------------------------------------------
 
 // io_uring interrupts the thread that submitted to it; kernel AIO does not, and epoll users rely on it.
@@ -527,6 +556,7 @@ static const struct test_case cases[] = {
     CASE(handler_destroys_the_context_in_use),
     CASE(handler_destroys_a_large_context_in_use),
     CASE(handler_submits_amid_malloc),
+    CASE(who_blocks_signals_has_daemons),
     SLOW_CASE(submitting_thread_sees_no_eintr, 60),
     CASE(process_signals_reach_the_program),
     CASE(sigpipe_is_raised),
