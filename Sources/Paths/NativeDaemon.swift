@@ -243,8 +243,10 @@ extension Ref where Pointee == Station {
     /// struct aio_ring), and whoever may take events is alone in moving its head.
     private func takeFromRing(into events: UInt) -> Int {
         guard let ring = Ref<aio_ring>(address: it.native.context),
-            let head = Ref<Atomic<UInt32>>(address: ring.address &+ 8),
-            let tail = Ref<Atomic<UInt32>>(address: ring.address &+ 12)
+            let head = Ref<Atomic<UInt32>>(
+                address: ring.address &+ UInt(IOCTX_AIO_RING_HEAD_OFFSET)),
+            let tail = Ref<Atomic<UInt32>>(
+                address: ring.address &+ UInt(IOCTX_AIO_RING_TAIL_OFFSET))
         else { return 0 }
         var position = head.it.load(ordering: .relaxed)
         // Acquire pairs with the kernel's barrier between an event and the tail.

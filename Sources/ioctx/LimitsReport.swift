@@ -224,7 +224,9 @@ extension LimitsReport {
         CountRow(
             name: "  readiness", count: \.readiness,
             meaning: "left to wait for a pipe, socket, terminal or POLL"),
-        CountRow(name: "  daemon", count: \.daemon, meaning: "left to a daemon"),
+        CountRow(
+            name: "  daemon", count: \.daemon,
+            meaning: "left to a daemon; of libaio also to the kernel's AIO"),
         CountRow(name: "  native", count: \.native, meaning: "left to the kernel's AIO"),
         CountRow(name: "completed", count: \.completed, meaning: "of the submitted"),
         CountRow(name: "in_flight", count: \.inFlight, meaning: "of the submitted"),

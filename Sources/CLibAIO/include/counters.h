@@ -34,9 +34,10 @@ struct ioctx_gauge {
 struct ioctx_linux_counts {
     uint64_t inlined;   /* done in io_submit; they are finished, too */
     uint64_t readiness; /* left to wait for a pipe, socket, terminal or POLL */
-    uint64_t daemon;    /* left to a daemon; or done in io_submit, when it could not be reached */
+    uint64_t daemon;    /* left to a daemon, or to the kernel's AIO beside others (num_buf_aio); or done in
+                         * io_submit, when neither could be reached */
     uint64_t adopted;   /* taken by the kernel, on its own ring; it does not tell which are finished */
-    uint64_t finished;  /* of those left to readiness or a daemon: their event is there, or about to be */
+    uint64_t finished;  /* of `readiness` and `daemon`: their event is there, or about to be */
     uint64_t cancelled; /* of the finished: taken back or ended by io_cancel or io_destroy */
 };
 
