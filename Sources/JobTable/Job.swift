@@ -67,9 +67,9 @@ public struct Job: ~Copyable {
     /// Neighbours in the owner's request queue: indexes, or `none`.
     public var ownerPrevious: UInt32  // (o)
     public var ownerNext: UInt32  // (o)
-    /// Neighbours in a gate: indexes or `none` in the order gate, indexes plus one in the others.
-    public var gatePrevious: UInt32  // (g)
-    public var gateNext: UInt32  // (g)
+    /// Neighbours in a gate: see GateList.
+    var gatePrevious: UInt32  // (g)
+    var gateNext: UInt32  // (g)
     /// Bytes of the file that the job covers, from the first to the one behind the last.
     public var gateStart: Int64  // (g)
     public var gateEnd: Int64  // (g)
@@ -88,7 +88,7 @@ public struct Job: ~Copyable {
     public var isExclusive: Bool  // (w)
     /// A buffered read that nobody has tried yet.
     public var mustStartDisk: Bool  // (w), then (q)
-    /// In the order gate.
+    /// In a gate.
     public var isGated: Bool  // (g)
     /// In a stream or sync gate behind an earlier job; no queue has it.
     public var isParked: Bool  // (g)

@@ -11,7 +11,7 @@ public import Synchronization
 /// Deferred buffered reads by device, inode and range, and who waits for them.
 public struct OrderGate: ~Copyable {
     let lock: FutexLock
-    private var head: UInt32  // (g) deferred reads
+    private var reads = GateList()  // (g)
     /// Deferred reads; looked at without the lock to skip the gate, which is the usual case.
     public let count: Atomic<UInt32>
     private let changes: Atomic<UInt32>
@@ -20,7 +20,6 @@ public struct OrderGate: ~Copyable {
     /// An empty gate.
     public init() {
         lock = FutexLock()
-        head = Job.none
         count = Atomic(0)
         changes = Atomic(0)
         sleepers = Atomic(0)
@@ -29,13 +28,7 @@ public struct OrderGate: ~Copyable {
     /// Enters a deferred read; before it is handed over.
     public mutating func enter(_ table: Ref<JobTable>, _ job: JobRef) {
         lock.lock()
-        job.it.isGated = true
-        job.it.gatePrevious = Job.none
-        job.it.gateNext = head
-        job.it.gateStart = job.it.offset
-        job.it.gateEnd = job.it.offset &+ Int64(job.it.length)
-        if head != Job.none { table.job(at: head).it.gatePrevious = job.it.index }
-        head = job.it.index
+        reads.append(table, job)
         count.add(1, ordering: .relaxed)
         lock.unlock()
     }
@@ -44,15 +37,7 @@ public struct OrderGate: ~Copyable {
     public mutating func leave(_ table: Ref<JobTable>, _ job: JobRef) {
         if !job.it.isGated { return }
         lock.lock()
-        let previous = job.it.gatePrevious
-        let next = job.it.gateNext
-        if previous == Job.none {
-            head = next
-        } else {
-            table.job(at: previous).it.gateNext = next
-        }
-        if next != Job.none { table.job(at: next).it.gatePrevious = previous }
-        job.it.isGated = false
+        reads.remove(table, job)
         count.subtract(1, ordering: .relaxed)
         changes.wrappingAdd(1, ordering: .releasing)
         let wanted = sleepers.load(ordering: .relaxed) > 0
@@ -88,15 +73,14 @@ public struct OrderGate: ~Copyable {
     private func overlapsLocked(
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64
     ) -> Bool {
-        var index = head
-        while index != Job.none {
-            let read = table.job(at: index)
+        var next = reads.first(table)
+        while let read = next {
             if read.it.inode == inode && read.it.device == device
                 && start < read.it.gateEnd && read.it.gateStart < end
             {
                 return true
             }
-            index = read.it.gateNext
+            next = table.gateSuccessor(of: read)
         }
         return false
     }

@@ -24,26 +24,20 @@ public struct StreamGate: ~Copyable {
     private let count: Atomic<UInt32>
     private let changes: Atomic<UInt32>
     private let sleepers: Atomic<UInt32>
-    /// Address of `buckets` pairs of indexes: first and last job. (g)
-    private let heads: UInt
-
-    private struct Bucket {
-        // Indexes plus one: zeroed memory is an empty bucket.
-        var first: UInt32
-        var last: UInt32
-    }
+    /// Address of `buckets` lists. (g)
+    private let lists: UInt
 
     /// An empty gate; nil without memory.
     public init?() {
         let address = Memory.map(
-            bytes: Self.buckets &* MemoryLayout<Bucket>.stride,
+            bytes: Self.buckets &* MemoryLayout<GateList>.stride,
             protection: PROT_READ | PROT_WRITE)
         if address == 0 { return nil }
         lock = FutexLock()
         count = Atomic(0)
         changes = Atomic(0)
         sleepers = Atomic(0)
-        heads = address
+        lists = address
     }
 
     /// Nothing is deferred here, at the moment.
@@ -64,18 +58,7 @@ public struct StreamGate: ~Copyable {
     public func enter(_ table: Ref<JobTable>, _ job: JobRef) {
         if job.it.inode == 0 { return }
         lock.lock()
-        let bucket = bucket(job.it.inode, job.it.operation != .read)
-        job.it.isGated = true
-        job.it.gateStart = job.it.offset
-        job.it.gateEnd = job.it.offset &+ Int64(job.it.length)
-        job.it.gatePrevious = bucket.it.last
-        job.it.gateNext = 0
-        if bucket.it.last == 0 {
-            bucket.it.first = job.it.index &+ 1
-        } else {
-            table.job(at: bucket.it.last &- 1).it.gateNext = job.it.index &+ 1
-        }
-        bucket.it.last = job.it.index &+ 1
+        list(job.it.inode, job.it.operation != .read).it.append(table, job)
         count.add(1, ordering: .relaxed)
         lock.unlock()
     }
@@ -102,11 +85,10 @@ public struct StreamGate: ~Copyable {
     }
 
     private func hasEarlierLocked(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
-        var previous = job.it.gatePrevious
-        while previous != 0 {
-            let earlier = table.job(at: previous &- 1)
+        var previous = table.gatePredecessor(of: job)
+        while let earlier = previous {
             if isSameFile(earlier, job) { return true }
-            previous = earlier.it.gatePrevious
+            previous = table.gatePredecessor(of: earlier)
         }
         return false
     }
@@ -123,21 +105,8 @@ public struct StreamGate: ~Copyable {
     public func leave(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
         if !job.it.isGated { return nil }
         lock.lock()
-        let bucket = bucket(job.it.inode, job.it.operation != .read)
         let isFirst = !hasEarlierLocked(table, job)
-        let previous = job.it.gatePrevious
-        let next = job.it.gateNext
-        if previous == 0 {
-            bucket.it.first = next
-        } else {
-            table.job(at: previous &- 1).it.gateNext = next
-        }
-        if next == 0 {
-            bucket.it.last = previous
-        } else {
-            table.job(at: next &- 1).it.gatePrevious = previous
-        }
-        job.it.isGated = false
+        list(job.it.inode, job.it.operation != .read).it.remove(table, job)
         count.subtract(1, ordering: .relaxed)
         var parked = isFirst ? followerLocked(table, job) : nil
         // A job that is not parked yet will find itself first.
@@ -172,15 +141,14 @@ public struct StreamGate: ~Copyable {
     private func hasWriteLocked(
         _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64
     ) -> Bool {
-        var next = bucket(inode, true).it.first
-        while next != 0 {
-            let job = table.job(at: next &- 1)
+        var next = list(inode, true).it.first(table)
+        while let job = next {
             if job.it.isExclusive && job.it.operation == .write && job.it.inode == inode
                 && job.it.device == device && start < job.it.gateEnd && job.it.gateStart < end
             {
                 return true
             }
-            next = job.it.gateNext
+            next = table.gateSuccessor(of: job)
         }
         return false
     }
@@ -199,22 +167,20 @@ public struct StreamGate: ~Copyable {
     private func firstLocked(
         _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ isWrite: Bool
     ) -> JobRef? {
-        var next = bucket(inode, isWrite).it.first
-        while next != 0 {
-            let job = table.job(at: next &- 1)
+        var next = list(inode, isWrite).it.first(table)
+        while let job = next {
             if isOn(job, device, inode, isWrite) { return job }
-            next = job.it.gateNext
+            next = table.gateSuccessor(of: job)
         }
         return nil
     }
 
     /// The job after this one on its file.
     private func followerLocked(_ table: Ref<JobTable>, _ job: JobRef) -> JobRef? {
-        var next = job.it.gateNext
-        while next != 0 {
-            let later = table.job(at: next &- 1)
+        var next = table.gateSuccessor(of: job)
+        while let later = next {
             if isSameFile(later, job) { return later }
-            next = later.it.gateNext
+            next = table.gateSuccessor(of: later)
         }
         return nil
     }
@@ -231,10 +197,10 @@ public struct StreamGate: ~Copyable {
             && (job.it.operation != .read) == isWrite
     }
 
-    private func bucket(_ inode: UInt64, _ isWrite: Bool) -> Ref<Bucket> {
+    private func list(_ inode: UInt64, _ isWrite: Bool) -> Ref<GateList> {
         let index = UInt(truncatingIfNeeded: inode &* 2 &+ (isWrite ? 1 : 0)) % UInt(Self.buckets)
-        return unsafe Ref<Bucket>(
-            address: heads &+ index &* UInt(MemoryLayout<Bucket>.stride)
+        return unsafe Ref<GateList>(
+            address: lists &+ index &* UInt(MemoryLayout<GateList>.stride)
         ).unsafelyUnwrapped
     }
 }

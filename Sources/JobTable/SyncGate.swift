@@ -6,14 +6,11 @@
 // on with other jobs, and whoever finishes the last of the earlier ones gives it back.
 
 import CLibAIO
-import Synchronization
 
 /// Deferred requests of POSIX AIO in the order of the calls, and the aio_fsyncs parked behind them.
 public struct SyncGate: ~Copyable {
     let lock: FutexLock
-    // Indexes plus one: zeroed memory is an empty gate.
-    private var first: UInt32 = 0  // (g)
-    private var last: UInt32 = 0  // (g)
+    private var requests = GateList()  // (g)
     /// Jobs in the gate that are parked.
     private var parkedCount: UInt32 = 0  // (g)
 
@@ -23,15 +20,7 @@ public struct SyncGate: ~Copyable {
     /// Enters a job behind all others; before it is handed over.
     public mutating func enter(_ table: Ref<JobTable>, _ job: JobRef) {
         lock.lock()
-        job.it.isGated = true
-        job.it.gatePrevious = last
-        job.it.gateNext = 0
-        if last == 0 {
-            first = job.it.index &+ 1
-        } else {
-            table.job(at: last &- 1).it.gateNext = job.it.index &+ 1
-        }
-        last = job.it.index &+ 1
+        requests.append(table, job)
         lock.unlock()
     }
 
@@ -60,30 +49,18 @@ public struct SyncGate: ~Copyable {
         if !job.it.isGated { return nil }
         lock.lock()
         defer { lock.unlock() }
-        let previous = job.it.gatePrevious
-        let next = job.it.gateNext
-        if previous == 0 {
-            first = next
-        } else {
-            table.job(at: previous &- 1).it.gateNext = next
-        }
-        if next == 0 {
-            last = previous
-        } else {
-            table.job(at: next &- 1).it.gatePrevious = previous
-        }
-        job.it.isGated = false
+        requests.remove(table, job)
         var chain: JobRef?
-        var following = parkedCount == 0 || job.it.operation.isSync ? 0 : next
-        while following != 0 {
-            let later = table.job(at: following &- 1)
+        var next =
+            parkedCount == 0 || job.it.operation.isSync ? nil : table.gateSuccessor(of: job)
+        while let later = next {
             if later.it.isParked && isSameFile(later, job) && !hasEarlierLocked(table, later) {
                 later.it.isParked = false
                 parkedCount &-= 1
                 later.it.queueNext = chain?.it.index ?? Job.none
                 chain = later
             }
-            following = later.it.gateNext
+            next = table.gateSuccessor(of: later)
         }
         return chain
     }
@@ -100,11 +77,10 @@ public struct SyncGate: ~Copyable {
     }
 
     private func hasEarlierLocked(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
-        var previous = job.it.gatePrevious
-        while previous != 0 {
-            let earlier = table.job(at: previous &- 1)
+        var previous = table.gatePredecessor(of: job)
+        while let earlier = previous {
             if !earlier.it.operation.isSync && isSameFile(earlier, job) { return true }
-            previous = earlier.it.gatePrevious
+            previous = table.gatePredecessor(of: earlier)
         }
         return false
     }
