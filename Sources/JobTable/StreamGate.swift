@@ -22,6 +22,8 @@ public struct StreamGate: ~Copyable {
     let lock: FutexLock
     /// Jobs in the gate; looked at without the lock to skip it.
     private let count: Atomic<UInt32>
+    /// Those of them that are writes done one at a time; looked at in the same way.
+    private let exclusiveWrites: Atomic<UInt32>
     private let changes: Atomic<UInt32>
     private let sleepers: Atomic<UInt32>
     /// Address of `buckets` lists. (g)
@@ -35,20 +37,21 @@ public struct StreamGate: ~Copyable {
         if address == 0 { return nil }
         lock = FutexLock()
         count = Atomic(0)
+        exclusiveWrites = Atomic(0)
         changes = Atomic(0)
         sleepers = Atomic(0)
         lists = address
     }
 
-    /// Nothing is deferred here, at the moment.
+    /// True while a write that is done one at a time is deferred, on any file.
     @inline(__always)
-    public var isEmpty: Bool { count.load(ordering: .acquiring) == 0 }
+    public var hasExclusiveWrites: Bool { exclusiveWrites.load(ordering: .acquiring) != 0 }
 
     /// True when a deferred job on that file in that direction comes before a new request.
     public func isOccupied(
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool
     ) -> Bool {
-        if isEmpty { return false }
+        if count.load(ordering: .acquiring) == 0 { return false }
         lock.lock()
         defer { lock.unlock() }
         return firstLocked(table, device, inode, isWrite) != nil
@@ -60,6 +63,7 @@ public struct StreamGate: ~Copyable {
         lock.lock()
         list(job.it.inode, job.it.operation != .read).it.append(table, job)
         count.add(1, ordering: .relaxed)
+        if isExclusiveWrite(job) { exclusiveWrites.add(1, ordering: .relaxed) }
         lock.unlock()
     }
 
@@ -108,6 +112,7 @@ public struct StreamGate: ~Copyable {
         let isFirst = !hasEarlierLocked(table, job)
         list(job.it.inode, job.it.operation != .read).it.remove(table, job)
         count.subtract(1, ordering: .relaxed)
+        if isExclusiveWrite(job) { exclusiveWrites.subtract(1, ordering: .relaxed) }
         var parked = isFirst ? followerLocked(table, job) : nil
         // A job that is not parked yet will find itself first.
         if parked?.it.isParked == false { parked = nil }
@@ -125,14 +130,31 @@ public struct StreamGate: ~Copyable {
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
         mayWait: Bool
     ) -> Bool {
+        awaitUntil(mayWait) { !hasWriteLocked(table, device, inode, start, end) }
+    }
+
+    /// Waits until no job on that file in that direction is left, for a request that no daemon will do.
+    /// False at once, when there is one and the caller may not wait.
+    public func awaitVacancy(
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool, mayWait: Bool
+    ) -> Bool {
+        inode == 0
+            || awaitUntil(mayWait) { firstLocked(table, device, inode, isWrite) == nil }
+    }
+
+    /// The same for a job that is in the gate, until none is left before it.
+    public func awaitTurn(_ table: Ref<JobTable>, of job: JobRef, mayWait: Bool) -> Bool {
+        !job.it.isGated || awaitUntil(mayWait) { !hasEarlierLocked(table, job) }
+    }
+
+    private func awaitUntil(_ mayWait: Bool, _ isReadyLocked: () -> Bool) -> Bool {
         while true {
             lock.lock()
             let seen = changes.load(ordering: .acquiring)
-            let mustWait = hasWriteLocked(table, device, inode, start, end)
-            if mustWait && mayWait { sleepers.add(1, ordering: .relaxed) }
+            let isReady = isReadyLocked()
+            if !isReady && mayWait { sleepers.add(1, ordering: .relaxed) }
             lock.unlock()
-            if !mustWait { return true }
-            if !mayWait { return false }
+            if isReady || !mayWait { return isReady }
             _ = changes.wait(while: seen, until: .max)
             sleepers.subtract(1, ordering: .relaxed)
         }
@@ -143,8 +165,8 @@ public struct StreamGate: ~Copyable {
     ) -> Bool {
         var next = list(inode, true).it.first(table)
         while let job = next {
-            if job.it.isExclusive && job.it.operation == .write && job.it.inode == inode
-                && job.it.device == device && start < job.it.gateEnd && job.it.gateStart < end
+            if isExclusiveWrite(job) && job.it.inode == inode && job.it.device == device
+                && start < job.it.gateEnd && job.it.gateStart < end
             {
                 return true
             }
@@ -187,6 +209,10 @@ public struct StreamGate: ~Copyable {
 
     private func isSameFile(_ one: JobRef, _ other: JobRef) -> Bool {
         isOn(one, other.it.device, other.it.inode, other.it.operation != .read)
+    }
+
+    private func isExclusiveWrite(_ job: JobRef) -> Bool {
+        job.it.isExclusive && job.it.operation == .write
     }
 
     /// An fsync goes with the writes.

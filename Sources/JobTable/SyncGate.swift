@@ -24,6 +24,20 @@ public struct SyncGate: ~Copyable {
         lock.unlock()
     }
 
+    /// True when a request on that file is not done.
+    public func isOccupied(_ table: Ref<JobTable>, device: UInt64, inode: UInt64) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        var next = requests.first(table)
+        while let job = next {
+            if !job.it.operation.isSync && job.it.inode == inode && job.it.device == device {
+                return true
+            }
+            next = table.gateSuccessor(of: job)
+        }
+        return false
+    }
+
     /// True when a request on the file of that job, which is in the gate, is not done and was made
     /// before it.
     public func hasEarlier(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {

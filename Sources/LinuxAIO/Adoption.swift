@@ -10,7 +10,8 @@
 //
 // Adopted contexts behave as the kernel's in everything: a cold buffered read on one blocks
 // io_submit. They are bounded in number, because they count against fs.aio-max-nr; where the
-// kernel refuses, the context stays ours and O_DIRECT goes to a daemon.
+// kernel refuses, the context stays ours and O_DIRECT goes to the shared context of NativeDaemon.swift,
+// or to a daemon.
 
 import CLibAIO
 import JobTable
@@ -141,8 +142,7 @@ extension Ref where Pointee == LinuxFace {
         return accepted
     }
 
-    /// What is deferred on another context must not be overtaken: see OrderGate.swift, and
-    /// StreamGate.swift for writes.
+    /// What is deferred on another context must not be overtaken: see KernelOrder.swift.
     private func awaitDeferred(_ count: Int, _ pointers: UInt) {
         for index in 0..<max(count, 0) {
             var address: UInt = 0
@@ -155,12 +155,14 @@ extension Ref where Pointee == LinuxFace {
             let opcode = Int(iocb.aio_lio_opcode)
             if opcode == Int(IOCB_CMD_POLL) { continue }
             let isOneBuffer = opcode == Int(IOCB_CMD_PREAD) || opcode == Int(IOCB_CMD_PWRITE)
-            it.engine.awaitDeferred(
-                before: iocb.aio_fildes,
-                isWrite: opcode == Int(IOCB_CMD_PWRITE) || opcode == Int(IOCB_CMD_PWRITEV),
-                offset: iocb.aio_offset,
-                // As far as anybody knows without reading the vectors; an fsync is for all bytes.
-                length: isOneBuffer ? Int(truncatingIfNeeded: iocb.aio_nbytes) : Int.max / 2)
+            let isWrite = opcode == Int(IOCB_CMD_PWRITE) || opcode == Int(IOCB_CMD_PWRITEV)
+            var request = Request(
+                operation: isWrite ? .write : .read, descriptor: iocb.aio_fildes)
+            request.offset = iocb.aio_offset
+            request.rwFlags = iocb.aio_rw_flags
+            // As far as anybody knows without reading the vectors; an fsync is for all bytes.
+            request.length = isOneBuffer ? Int(truncatingIfNeeded: iocb.aio_nbytes) : Int.max / 2
+            it.engine.awaitDeferred(before: request)
         }
     }
 

@@ -3,9 +3,9 @@
 // A job takes the cheapest path that cannot block its submitter:
 //   inline     cached buffered reads, memory-backed files, buffered writes (kernel order)
 //   readiness  pipes, sockets, terminals, POLL: tried at once, else waited for without a thread
-//   native     the kernel's AIO: O_DIRECT of POSIX AIO, and a lone fsync (NativeDaemon.swift). Contexts with
-//              the kernel's ring never come here
-//   daemon     everything else that would block: cold reads, O_DIRECT, several fsyncs
+//   native     the kernel's AIO: O_DIRECT, of one user at a time, and a lone fsync (NativeDaemon.swift).
+//              Contexts with the kernel's ring never come here
+//   daemon     everything else that would block: cold reads, other O_DIRECT, several fsyncs
 // Where no daemon can be had, the request runs inline and may block, as in the kernel.
 
 import CLibAIO
@@ -40,8 +40,7 @@ extension Ref where Pointee == EngineRecord {
     private func writeAtOnce(
         _ descriptor: Int32, _ vector: UInt, _ length: Int, _ offset: Int64
     ) -> Int? {
-        if it.writesAreAsync || !hint(descriptor).isBuffered
-            || it.gate.count.load(ordering: .acquiring) != 0
+        if it.writesAreAsync || !hint(descriptor).isBuffered || mayHaveDeferred
             || isDoubted(descriptor)
         {
             return nil
@@ -110,8 +109,10 @@ extension Ref where Pointee == EngineRecord {
         let found = batch.submission.facts(of: request.descriptor, &facts)
         if found < 0 { return .refused(found) }
         forgetHint(request.descriptor, unless: facts.kind)
-        if mayHaveDeferredWrites && !awaitWrites(before: request, &batch, facts) {
-            return .refused(failure(EAGAIN))
+        if mayHaveDeferredWrites {
+            if !awaitWrites(before: request, &batch, facts) { return .refused(failure(EAGAIN)) }
+            let found = batch.submission.facts(of: request.descriptor, &facts)
+            if found < 0 { return .refused(found) }
         }
         switch request.operation {
         case .read, .write:

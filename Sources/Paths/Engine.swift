@@ -7,7 +7,7 @@ import Synchronization
 /// What runs the requests that would block their submitter.
 public enum Engine: UInt8, Sendable {
     /// The kernel's own AIO for contexts that begin with O_DIRECT or POLL, and for O_DIRECT of POSIX
-    /// AIO; for the rest io_uring if it can be had, else threads, else inline.
+    /// AIO or of another context; for the rest io_uring if it can be had, else threads, else inline.
     case automatic
     /// One daemon with an io_uring of its own.
     case uring

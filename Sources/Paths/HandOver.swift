@@ -25,7 +25,7 @@ extension Ref where Pointee == EngineRecord {
         }
         let isStream = facts.kind == .stream
         guard let station = batch.station else {
-            return runInline(request, done: done, isStream: isStream)
+            return runInline(request, &batch, facts, done: done)
         }
         guard let job = it.table.allocate() else {
             // What a stream has taken cannot be taken back: a short count.
@@ -33,10 +33,11 @@ extension Ref where Pointee == EngineRecord {
         }
         job.it.station.store(station.address, ordering: .relaxed)
         if request.operation != .notify {
-            job.it.heldFile = hold(station, &batch, request.descriptor, facts, as: Batch.file)
+            job.it.heldFile = hold(
+                station, &batch, request.descriptor, facts, as: Batch.file, mayShare: !isSync)
             if job.it.heldFile == Job.none {
                 it.table.free(job, from: .preparing)
-                return runInline(request, done: done, isStream: isStream)
+                return runInline(request, &batch, facts, done: done)
             }
         }
         if request.resfd >= 0 {
@@ -45,16 +46,17 @@ extension Ref where Pointee == EngineRecord {
             let eventfd =
                 found < 0
                 ? Job.none
-                : hold(station, &batch, request.resfd, eventfdFacts, as: Batch.eventfd)
+                : hold(
+                    station, &batch, request.resfd, eventfdFacts, as: Batch.eventfd, mayShare: true)
             if eventfd == Job.none {
                 discard(&batch, job)
-                return runInline(request, done: done, isStream: isStream)
+                return runInline(request, &batch, facts, done: done)
             }
             job.it.heldEventfd = eventfd
         }
         if !describe(job, request, facts, &batch.submission) {
             discard(&batch, job)
-            return runInline(request, done: done, isStream: isStream)
+            return runInline(request, &batch, facts, done: done)
         }
         if done > 0 { it.table.advance(job, by: done) }
         job.it.isExclusive = isExclusive
@@ -160,16 +162,17 @@ extension Ref where Pointee == EngineRecord {
     // MARK: Files
 
     /// The index under which the daemon will find the file, with a reference for the job; `none`
-    /// when it cannot be held. `use` is its place in `lastHeld`.
+    /// when it cannot be held. `use` is its place in `lastHeld`. It may share what an equal description
+    /// holds, but an fsync reports the errors that its own description has not reported yet.
     private func hold(
         _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts,
-        as use: Int
+        as use: Int, mayShare: Bool
     ) -> UInt32 {
         if descriptor == batch.lastHeld[use].descriptor {
             station.it.files.addReference(batch.lastHeld[use].index)
             return batch.lastHeld[use].index
         }
-        let index = claim(station, &batch, descriptor, facts)
+        let index = claim(station, &batch, descriptor, facts, mayShare)
         if index != Job.none {
             batch.lastHeld[use] = Batch.Held(descriptor: descriptor, index: index)
         }
@@ -177,9 +180,10 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func claim(
-        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts
+        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts,
+        _ mayShare: Bool
     ) -> UInt32 {
-        if facts.isRegular || facts.isBlock,
+        if mayShare && (facts.isRegular || facts.isBlock),
             let index = station.it.files.shareRecent(
                 device: facts.device, inode: facts.inode, flags: facts.flags,
                 descriptor: descriptor, forWorkers: station.it.kind == .threads)
@@ -190,8 +194,9 @@ extension Ref where Pointee == EngineRecord {
             return index
         }
         let claim = station.it.files.claim(
-            device: facts.isShareable ? facts.device : 0,
-            inode: facts.isShareable ? facts.inode : 0, flags: facts.flags, number: descriptor)
+            device: mayShare && facts.isShareable ? facts.device : 0,
+            inode: mayShare && facts.isShareable ? facts.inode : 0, flags: facts.flags,
+            number: descriptor)
         switch claim {
         case .full: return Job.none
         case .shared(let index):
@@ -268,9 +273,29 @@ extension Ref where Pointee == EngineRecord {
 
     // MARK: Without a daemon
 
-    /// Runs a request in its submitter, as the kernel runs buffered I/O. `done` bytes of it are
-    /// transferred already.
-    private func runInline(_ request: Request, done: Int, isStream: Bool) -> Outcome {
+    /// Runs a request in its submitter, as the kernel runs buffered I/O, after those that it must come
+    /// after. `done` bytes of it are transferred already.
+    private func runInline(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
+    ) -> Outcome {
+        let isStream = facts.kind == .stream
+        if request.face == .posix {
+            // Its calls do not wait.
+            if request.operation.isSync
+                && it.syncs.isOccupied(it.table, device: facts.device, inode: facts.inode)
+            {
+                return .refused(failure(EAGAIN))
+            }
+        } else if request.operation != .poll && !facts.isAnonymous
+            && (isStream || isExclusive(request, &batch, facts))
+        {
+            let isVacant = waiting(&batch) {
+                it.streams.awaitVacancy(
+                    it.table, device: facts.device, inode: facts.inode,
+                    isWrite: request.operation != .read, mayWait: $0)
+            }
+            if !isVacant { return done > 0 ? .completed(done) : .refused(failure(EAGAIN)) }
+        }
         switch request.operation {
         case .fsync:
             return .completed(systemCall(Int32(SYS_fsync), Int(request.descriptor)))
@@ -307,12 +332,28 @@ extension Ref where Pointee == EngineRecord {
 }
 
 extension Ref where Pointee == Station {
-    /// Runs a job of a batch that could not be handed over, inside the io_submit it came with.
+    /// Runs a job of a batch that could not be handed over, inside the io_submit it came with, after
+    /// those that it must come after.
     func runInSubmitter(_ job: JobRef) {
-        if job.transition(from: .queued, to: .running) {
+        let isItsTurn: Bool
+        if job.it.face == .posix {
+            // Its calls do not wait.
+            isItsTurn =
+                !job.it.isStream
+                && !(job.it.operation.isSync && it.engine.it.syncs.hasEarlier(it.table, job))
+        } else {
+            isItsTurn =
+                !(job.it.isStream || job.it.isExclusive)
+                || it.engine.it.streams.awaitTurn(
+                    it.table, of: job, mayWait: !CurrentThread().isNested)
+        }
+        if !job.transition(from: .queued, to: .running) {
+            settleInSubmitter(job, from: .cancelled, result: job.cancelledResult)
+        } else if isItsTurn {
             performInSubmitter(job)
         } else {
-            settleInSubmitter(job, from: .cancelled, result: job.cancelledResult)
+            settleInSubmitter(
+                job, from: .running, result: totalResult(job, last: failure(EAGAIN)))
         }
     }
 

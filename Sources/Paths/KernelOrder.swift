@@ -1,12 +1,13 @@
 // Kernel order: what a request waits for before it may start, and what must not be left to a daemon.
 //
-// Under the kernel a buffered request is complete when io_submit returns. Here cold reads are
-// deferred, and with IOCTX_WRITES=async buffered writes, too; they are in the order gate and in the
-// stream gate of the job table. What would overtake them waits in its submitter:
+// Under the kernel a buffered request is complete when io_submit returns, and so is a direct write that
+// makes its file longer. Here cold reads are deferred, in the order gate of the job table; and such
+// direct writes are, and with IOCTX_WRITES=async buffered writes, in the stream gate. What would
+// overtake them waits in its submitter:
 //   a write, buffered or direct    for deferred reads of the same bytes
-//   a write past the file's end    for deferred reads that reach beyond it as well
-//   a read or a direct write       for deferred writes of the same bytes
-//   an append                      for all deferred writes of its file
+//   a read or a write              for deferred writes of the same bytes
+//   what reaches past the file's   for those that reach beyond it as well
+//   end, and an append
 // Writes that are done one at a time on their file, and an fsync beside such writes, do not wait
 // for writes: they go through the stream gate themselves, behind what is there.
 //
@@ -26,7 +27,7 @@ import Synchronization
 extension Ref where Pointee == EngineRecord {
     /// False in the usual case, where there are none that a request could overtake.
     @inline(__always)
-    var mayHaveDeferredWrites: Bool { it.writesAreAsync && !it.streams.isEmpty }
+    var mayHaveDeferredWrites: Bool { it.streams.hasExclusiveWrites }
 
     /// True when a request might have to wait for deferred ones of another context.
     @inline(__always)
@@ -39,20 +40,12 @@ extension Ref where Pointee == EngineRecord {
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
         if it.gate.count.load(ordering: .acquiring) == 0 || request.face == .posix { return true }
-        // The reads may be in this very batch.
-        handOver(&batch)
-        nudge()
-        let size = Int64(facts.status.st_size)
-        var start = request.offset
-        var end = request.offset &+ Int64(request.length)
-        if facts.isRegular && (end > size || appends(request, facts)) {
-            // A longer file changes what a read across its end returns.
-            start = min(start, size)
-            end = .max
+        let range = range(of: request, facts)
+        return waiting(&batch) {
+            it.gate.awaitReads(
+                it.table, device: facts.device, inode: facts.inode, start: range.start,
+                end: range.end, mayWait: $0)
         }
-        return it.gate.awaitReads(
-            it.table, device: facts.device, inode: facts.inode, start: start, end: end,
-            mayWait: !CurrentThread().isNested)
     }
 
     /// Waits for the deferred writes that a request would overtake; those that wait for their turn
@@ -61,40 +54,59 @@ extension Ref where Pointee == EngineRecord {
     func awaitWrites(
         before request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
-        let isTransfer = request.operation == .read || request.operation == .write
-        if !isTransfer || facts.kind == .stream
-            || request.operation == .write && isExclusive(request, &batch, facts)
+        let isWrite = request.operation == .write
+        if !isWrite && request.operation != .read || facts.kind == .stream
+            || request.face == .posix && !(isWrite && appends(request, facts))
+            || isWrite && isExclusive(request, &batch, facts)
         {
             return true
         }
-        // They may be in this very batch.
-        handOver(&batch)
-        nudge()
-        let isAnywhere = request.operation == .write && appends(request, facts)
-        return it.streams.awaitWrites(
-            it.table, device: facts.device, inode: facts.inode,
-            start: isAnywhere ? 0 : request.offset,
-            end: isAnywhere ? .max : request.offset &+ Int64(request.length),
-            mayWait: !CurrentThread().isNested)
+        let range = range(of: request, facts)
+        return waiting(&batch) {
+            it.streams.awaitWrites(
+                it.table, device: facts.device, inode: facts.inode, start: range.start,
+                end: range.end, mayWait: $0)
+        }
     }
 
-    /// Waits until no deferred request is left that one on those bytes would overtake: reads before
-    /// a write, writes before any.
-    public func awaitDeferred(
-        before descriptor: Int32, isWrite: Bool, offset: Int64, length: Int
-    ) {
-        var facts = FileFacts()
-        if FileFacts.of(descriptor, &facts) < 0 { return }
+    /// The bytes of a file that other requests must not have before them when this one starts. What it
+    /// comes to past the file's end, or where it appends, depends on all that makes the file longer.
+    private func range(of request: Request, _ facts: FileFacts) -> (start: Int64, end: Int64) {
+        let end = request.offset &+ Int64(request.length)
+        let size = Int64(facts.status.st_size)
+        let isAppend = request.operation == .write && appends(request, facts)
+        return facts.isRegular && (end > size || isAppend)
+            ? (min(request.offset, size), .max) : (request.offset, end)
+    }
+
+    /// Calls `wait`, which may wait if it is told so, and is false if it would have to and may not.
+    func waiting(_ batch: inout Batch, _ wait: (_ mayWait: Bool) -> Bool) -> Bool {
+        if wait(false) { return true }
+        // What it waits for may be in this very batch, and may make the file longer.
+        handOver(&batch)
         nudge()
-        if mayHaveDeferredWrites {
-            _ = it.streams.awaitWrites(
-                it.table, device: facts.device, inode: facts.inode, start: offset,
-                end: offset &+ Int64(length), mayWait: !CurrentThread().isNested)
+        batch.submission.forgetFacts()
+        return wait(!CurrentThread().isNested)
+    }
+
+    /// The same for a request of a context that the kernel serves.
+    public func awaitDeferred(before request: Request) {
+        var facts = FileFacts()
+        if FileFacts.of(request.descriptor, &facts) < 0 { return }
+        let range = range(of: request, facts)
+        var batch = Batch()
+        if request.operation == .write {
+            _ = waiting(&batch) {
+                it.gate.awaitReads(
+                    it.table, device: facts.device, inode: facts.inode, start: range.start,
+                    end: range.end, mayWait: $0)
+            }
         }
-        if !isWrite { return }
-        _ = it.gate.awaitReads(
-            it.table, device: facts.device, inode: facts.inode, start: offset,
-            end: offset &+ Int64(length), mayWait: !CurrentThread().isNested)
+        _ = waiting(&batch) {
+            it.streams.awaitWrites(
+                it.table, device: facts.device, inode: facts.inode, start: range.start,
+                end: range.end, mayWait: $0)
+        }
     }
 
     /// True for what is done one at a time on its file: see StreamGate.
@@ -105,7 +117,7 @@ extension Ref where Pointee == EngineRecord {
         switch request.operation {
         case .write:
             return facts.isExtended(by: request.offset &+ Int64(request.length))
-                || mayDefer(request, &batch, facts)
+                && !mustNotDefer(request, &batch, facts) || mayDefer(request, &batch, facts)
         case .fsync, .fdatasync:
             return it.streams.isOccupied(
                 it.table, device: facts.device, inode: facts.inode, isWrite: true)

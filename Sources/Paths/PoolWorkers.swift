@@ -98,7 +98,7 @@ extension Ref where Pointee == Station {
         while let next = it.pool.work.takeFirst(
             it.table,
             if: {
-                writes.mayAppend($0)
+                writes.mayAppend($0) && isOpenedAlike($0, first)
                     && it.engine.it.streams.follows(it.table, $0, writes.last)
             })
         {
@@ -110,7 +110,8 @@ extension Ref where Pointee == Station {
             writes.append(it.table, next)
         }
         let written =
-            writes.count > 1 ? writes.write(to: it.files[first.it.heldFile].it.number) : 0
+            writes.count > 1 && it.files.hasArrived(first.it.heldFile)
+            ? writes.write(to: it.files[first.it.heldFile].it.number) : 0
         var end = 0
         for index in 0..<writes.count {
             let job = writes[index]
@@ -120,6 +121,11 @@ extension Ref where Pointee == Station {
                 job, from: .running, result: end <= written ? job.it.length : perform(job),
                 offers: index == writes.count &- 1)
         }
+    }
+
+    /// One may be for a descriptor with O_DSYNC, and the other not: what was promised of each must hold.
+    private func isOpenedAlike(_ one: JobRef, _ other: JobRef) -> Bool {
+        it.files[one.it.heldFile].it.flags == it.files[other.it.heldFile].it.flags
     }
 
     /// Runs a job on a file; blocks as long as the file does.

@@ -20,11 +20,15 @@ private func makeGate() -> Ref<SharedGate> {
 
 extension Ref where Pointee == SharedGate {
     fileprivate func enter(
-        _ table: Ref<JobTable>, inode: UInt64 = 7, isWrite: Bool = false, device: UInt64 = 1
+        _ table: Ref<JobTable>, inode: UInt64 = 7, isWrite: Bool = false, device: UInt64 = 1,
+        exclusively bytes: Range<Int64>? = nil
     ) -> JobRef {
         let job = table.allocateQueued()
         job.it.operation = isWrite ? .write : .read
-        job.it.isStream = true
+        job.it.isStream = bytes == nil
+        job.it.isExclusive = bytes != nil
+        job.it.offset = bytes?.lowerBound ?? 0
+        job.it.length = bytes?.count ?? 0
         job.it.device = device
         job.it.inode = inode
         it.gate.enter(table, job)
@@ -48,6 +52,27 @@ extension Ref where Pointee == SharedGate {
     }
 
     fileprivate func unpark(_ job: JobRef) -> Bool { it.gate.unpark(job) }
+
+    fileprivate var hasExclusiveWrites: Bool { it.gate.hasExclusiveWrites }
+
+    /// False when a write that is one at a time overlaps those bytes.
+    fileprivate func isFree(
+        _ table: Ref<JobTable>, _ bytes: Range<Int64>, inode: UInt64 = 7
+    ) -> Bool {
+        it.gate.awaitWrites(
+            table, device: 1, inode: inode, start: bytes.lowerBound, end: bytes.upperBound,
+            mayWait: false)
+    }
+
+    fileprivate func isVacant(
+        _ table: Ref<JobTable>, isWrite: Bool, mayWait: Bool = false
+    ) -> Bool {
+        it.gate.awaitVacancy(table, device: 1, inode: 7, isWrite: isWrite, mayWait: mayWait)
+    }
+
+    fileprivate func isItsTurn(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
+        it.gate.awaitTurn(table, of: job, mayWait: false)
+    }
 }
 
 private func isParked(_ job: JobRef) -> Bool { job.it.isParked }
@@ -120,6 +145,53 @@ private func isParked(_ job: JobRef) -> Bool { job.it.isParked }
         #expect(gate.leave(table, jobs[1]) == nil, "the first is not done")
         #expect(isParked(jobs[2]))
         #expect(gate.leave(table, jobs[0]) == jobs[2])
+    }
+
+    @Test(
+        "Whoever would overtake a write that is one at a time is told, by bytes, file and direction"
+    )
+    func overtaking() {
+        let table = makeTable()
+        let gate = makeGate()
+        let stream = gate.enter(table, isWrite: true)
+        #expect(!gate.hasExclusiveWrites && gate.isFree(table, 0..<100))
+        let write = gate.enter(table, isWrite: true, exclusively: 10..<20)
+        #expect(gate.hasExclusiveWrites)
+        #expect(
+            gate.isFree(table, 0..<10) && gate.isFree(table, 20..<30)
+                && gate.isFree(table, 10..<20, inode: 8))
+        #expect(!gate.isFree(table, 0..<11) && !gate.isFree(table, 19..<30))
+        #expect(!gate.isVacant(table, isWrite: true) && gate.isVacant(table, isWrite: false))
+        #expect(gate.isItsTurn(table, stream))
+        #expect(!gate.isItsTurn(table, write))
+        #expect(gate.leave(table, stream) == nil)
+        #expect(gate.isItsTurn(table, write))
+        #expect(gate.leave(table, write) == nil)
+        #expect(
+            !gate.hasExclusiveWrites && gate.isFree(table, 0..<100)
+                && gate.isVacant(table, isWrite: true))
+    }
+
+    @Test("Who waits for the writes before it goes on when the last of them has left")
+    func awaitingVacancy() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            let table = makeTable()
+            let gate = makeGate()
+            let jobs = (0..<100).map { _ in gate.enter(table, isWrite: true) }
+            let left = WinCounts(1)
+            concurrently(2) { thread in
+                if thread == 0 {
+                    for job in jobs {
+                        left.add(0)
+                        _ = gate.leave(table, job)
+                    }
+                } else {
+                    #expect(gate.isVacant(table, isWrite: true, mayWait: true))
+                    #expect(left[0] == jobs.count)
+                }
+            }
+        }
     }
 
     /// As daemons do it: a job that may not start is left to whoever leaves before it.

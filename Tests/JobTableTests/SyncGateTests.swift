@@ -44,9 +44,29 @@ extension Ref where Pointee == SharedGate {
     }
 
     fileprivate func unpark(_ job: JobRef) -> Bool { it.gate.unpark(job) }
+
+    fileprivate func isOccupied(_ table: Ref<JobTable>) -> Bool {
+        it.gate.isOccupied(table, device: 1, inode: 7)
+    }
 }
 
 @Suite struct SyncGateTests {
+    @Test("An fsync that no daemon can do is told of the requests before it, and of those alone")
+    func occupied() {
+        let table = makeTable()
+        let gate = Ref<SharedGate>.make()
+        let others = [
+            gate.enter(table, .fsync), gate.enter(table, .write, inode: 8),
+            gate.enter(table, .write, device: 2),
+        ]
+        #expect(!gate.isOccupied(table))
+        let write = gate.enter(table, .write)
+        #expect(gate.isOccupied(table))
+        #expect(gate.leave(table, write).isEmpty)
+        #expect(!gate.isOccupied(table))
+        for other in others { #expect(gate.leave(table, other).isEmpty) }
+    }
+
     @Test("An fsync starts when the last earlier read or write of its file is done")
     func waitsForEarlier() {
         let table = makeTable()
