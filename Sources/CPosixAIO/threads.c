@@ -74,15 +74,17 @@ int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attrib
 }
 
 int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
-                           const void *deadline)
+                           const void *deadline, void (*leave)(void *), void *argument)
 {
     int type, result;
 
-    /* The thread holds no lock and no memory here, so it may end at any instruction. */
+    pthread_cleanup_push(leave, argument);
+    /* The thread holds no lock here, and no memory but its argument: it may end at any instruction. */
     pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
     result = (int)ioctx_syscall(SYS_futex, (intptr_t)word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG,
                                 expected, (intptr_t)deadline, 0, bits);
     pthread_setcanceltype(type, NULL);
+    pthread_cleanup_pop(0);
     return result;
 }
 

@@ -189,6 +189,7 @@ extension Ref where Pointee == LinuxFace {
             : KernelAIO.getEvents(
                 address, reaping.minimum, reaping.maximum, reaping.events, timeout: reaping.timeout,
                 sigmask: reaping.sigmask)
+        if result == failure(EINTR) && !isStillThere { return result }
         context.it.lock.lock()
         context.it.kernelReapers &-= 1
         context.it.lock.unlock()

@@ -109,7 +109,7 @@ public enum LinuxAIO {
         guard let face = LinuxFace.current, let context = face.find(context) else {
             return failure(EINVAL)
         }
-        defer { face.unpin(context) }
+        defer { if face.isStillThere { face.unpin(context) } }
         if minimum < 0 || maximum < minimum { return failure(EINVAL) }
         if minimum > 0 && !context.isAdopted { face.warmUpForHandlers() }
         var reaping = Reaping(

@@ -332,7 +332,8 @@ extension Ref where Pointee == Context {
         // Whoever has just published holds the record no longer: it may be free, and its ring unmapped.
         if it.address.load(ordering: .relaxed) == 0 { return it.lock.unlock() }
         let available = it.ring.available
-        let isDone = isDying
+        // Who sleeps for events of our ring must look for them in the kernel's when that has become it.
+        let isDone = isDying || isAdopted
         let wake = isDone || available >= it.wantedLeast
         if wake {
             it.changes.wrappingAdd(1, ordering: .relaxed)

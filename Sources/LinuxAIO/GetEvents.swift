@@ -12,7 +12,7 @@ struct Reaping {
     let maximum: Int
     let events: UInt
     /// On the monotonic clock; 0: do not wait, UInt64.max: for ever.
-    let deadlineNs: UInt64
+    var deadlineNs: UInt64
     /// Address of a signal mask of eight bytes, or 0.
     let sigmask: UInt
     /// Address of the program's timespec, or 0.
@@ -84,6 +84,11 @@ extension Ref where Pointee == LinuxFace {
             let context = reaping.context
             if context.isAdopted { return reapAdopted(reaping) }
             context.it.lock.lock()
+            // It may have become the kernel's while this thread waited for the lock: nobody would wake it.
+            if context.isAdopted {
+                context.it.lock.unlock()
+                continue
+            }
             if context.isDying {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
@@ -123,8 +128,15 @@ extension Ref where Pointee == LinuxFace {
             } else {
                 slept = sleepLocked(reaping, isPoll: isPoll)
             }
+            if slept == failure(EINTR) && !isStillThere { return slept }
             // A poll is over soon and is no wait to its caller: nothing interrupts it.
             if isPoll && slept == failure(EINTR) { continue }
+            // So is what is left of this call: however short its time, the kernel's io_submit would have
+            // taken what the overdue requests take.
+            if slept == failure(ETIMEDOUT) && mustAwaitOverdueNow(reaping) {
+                reaping.deadlineNs = 0
+                continue
+            }
             if slept == failure(EINTR) || slept == failure(ETIMEDOUT) {
                 return takeLast(&reaping, slept)
             }
@@ -154,6 +166,13 @@ extension Ref where Pointee == LinuxFace {
         // A handler may have interrupted the very io_submit that has yet to hand it over.
         reaping.taken < min(max(reaping.minimum, 1), reaping.maximum)
             && reaping.context.it.overdue > 0 && !CurrentThread().isNested
+    }
+
+    /// The same of a caller that holds no lock.
+    private func mustAwaitOverdueNow(_ reaping: Reaping) -> Bool {
+        reaping.context.it.lock.lock()
+        defer { reaping.context.it.lock.unlock() }
+        return !reaping.context.isDying && mustAwaitOverdue(reaping)
     }
 
     /// After a signal or the end of the time: what is there is taken once more.
@@ -202,6 +221,7 @@ extension Ref where Pointee == LinuxFace {
             while: { it.engine.worksElsewhere && System.monotonicNs() < deadlineNs },
             until: { context.it.changes.load(ordering: .relaxed) != seen })
         let result = isOver ? 0 : context.it.changes.wait(while: seen, until: deadlineNs)
+        if result == failure(EINTR) && !isStillThere { return result }
         context.it.lock.lock()
         forgetSleeperLocked(context)
         context.it.lock.unlock()
@@ -229,6 +249,7 @@ extension Ref where Pointee == LinuxFace {
         context.it.watchers &+= 1
         context.it.lock.unlock()
         let slept = watch.sleep(until: reaping.deadlineNs)
+        if slept == failure(EINTR) && !isStillThere { return slept }
         context.it.lock.lock()
         context.it.watchers &-= 1
         forgetSleeperLocked(context)
@@ -259,12 +280,13 @@ extension Ref where Pointee == LinuxFace {
             context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
             let isReady =
                 context.it.ring.available >= sleeper.it.wanted
-                || context.isDying
+                || context.isDying || context.isAdopted
             let isWithKernel = context.it.kernelJobs > 0
             context.it.lock.unlock()
             if isWithKernel { it.engine.ensureKernelReaper() }
             it.engine.nudgeAndStartReads()
             let result = isReady ? 0 : pollMasked(reaping, sleeper.it.notifier.descriptor)
+            if result == failure(EINTR) && !isStillThere { return result }
             context.it.lock.lock()
             removeLocked(sleeper, from: context)
             forgetSleeperLocked(context)

@@ -126,7 +126,8 @@ extension Ref where Pointee == EngineRecord {
 
     /// Publishes what the kernel has, unless somebody else does that; how many requests.
     public func takeKernelEvents() -> Int {
-        guard let station = busyKernelStation else { return 0 }
+        guard let station = busyKernelStation, station.retain() else { return 0 }
+        defer { station.release() }
         let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
         guard let next = KernelReaper.successor(of: holder, for: System.threadIdentifier()) else {
             return 0
@@ -181,14 +182,13 @@ extension Ref where Pointee == EngineRecord {
     /// For whoever depends on the kernel's events and does not watch: they will be taken.
     public func ensureKernelReaper() {
         guard let station = busyKernelStation else { return }
-        let wasWanted = station.it.native.reaper.isWanted.exchange(
-            true, ordering: .sequentiallyConsistent)
+        station.it.native.reaper.isWanted.store(true, ordering: .sequentiallyConsistent)
         let thread = System.threadIdentifier()
         while true {
             let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
             if KernelReaper.successor(of: holder, for: thread) == nil {
-                // The daemon looks after a watcher.
-                if KernelReaper.isWatcher(holder) && !wasWanted { station.ringReaper() }
+                // The daemon looks after a watcher, if it is told each time: with nothing in flight it stops.
+                if KernelReaper.isWatcher(holder) { station.ringReaper() }
                 return
             }
             // In a handler, the thread that it interrupted does not watch now.

@@ -147,3 +147,9 @@ extension Ref where Pointee == PosixFace {
         return job
     }
 }
+
+extension Ref where Pointee == PosixFace {
+    /// False in a child that a signal handler forked while its parent slept in a call: what that call
+    /// knows is memory that the child does not have (ProcessRoot.swift).
+    var isStillThere: Bool { PosixFace.current == self }
+}

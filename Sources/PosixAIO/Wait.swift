@@ -15,9 +15,11 @@ import Synchronization
 
 extension Atomic<UInt32> {
     /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
-    /// point. 0, -EAGAIN, -EINTR or -ETIMEDOUT. Always with a deadline: see `wait`.
+    /// point. 0, -EAGAIN, -EINTR or -ETIMEDOUT. Always with a deadline: see `wait`. A thread that is
+    /// cancelled here calls `leave` with `argument`.
     fileprivate borrowing func cancellableWait(
-        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
+        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64, argument: UInt = 0,
+        leave: @convention(c) (UnsafeMutableRawPointer?) -> Void = { _ in }
     ) -> Int {
         let bounded = Swift.min(deadlineNs, 1 << 62)
         var deadline = timespec(
@@ -28,7 +30,7 @@ extension Atomic<UInt32> {
                 unsafe Int(
                     ioctx_cancellable_wait(
                         UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), expected,
-                        bits, $0))
+                        bits, $0, leave, UnsafeMutableRawPointer(bitPattern: argument)))
             }
         }
     }
@@ -72,9 +74,10 @@ extension Ref where Pointee == PosixFace {
                 if pending(blocks, count, of: thread, bit: bit) == .none { return 0 }
                 it.engine.ensureKernelReaper()
                 it.engine.nudge()
-                slept = it.changes.cancellableWait(
+                slept = unsafe it.changes.cancellableWait(
                     while: seen, bits: bit, until: deadlineNs)
             }
+            if slept == failure(EINTR) && !isStillThere { return slept }
             // Whether that was the very request is looked at once more.
             if slept == failure(EINTR) { reason = failure(EINTR) }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
@@ -95,6 +98,7 @@ extension Ref where Pointee == PosixFace {
                 ioctx_cancellable_look(
                     watch.context, min(deadlineNs &- now, KernelWatch.longestNs)))
         }
+        if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
         return slept == 0 && System.monotonicNs() >= deadlineNs ? failure(ETIMEDOUT) : slept
     }
@@ -144,7 +148,7 @@ extension Ref where Pointee == PosixFace {
         // Sequentially consistent: pairs with complete(), which opens the entry and then looks for
         // collectors.
         it.collectors.add(1, ordering: .sequentiallyConsistent)
-        defer { it.collectors.subtract(1, ordering: .sequentiallyConsistent) }
+        defer { if isStillThere { collectorLeaves() } }
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)
             if let first = withSignalsBlocked({ it.done.takeFirst() }) {
@@ -158,11 +162,17 @@ extension Ref where Pointee == PosixFace {
             if CurrentThread().interruptedLayer { return failure(EINTR) }
             it.engine.ensureKernelReaper()
             it.engine.nudge()
-            let slept = it.changes.cancellableWait(
-                while: seen, bits: PosixFace.collectorBit, until: deadlineNs)
+            let slept = unsafe it.changes.cancellableWait(
+                while: seen, bits: PosixFace.collectorBit, until: deadlineNs,
+                leave: { _ in PosixFace.current?.collectorLeaves() })
+            if slept == failure(EINTR) && !isStillThere { return slept }
             if slept == failure(EINTR) { reason = failure(EINTR) }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
         }
+    }
+
+    private func collectorLeaves() {
+        it.collectors.subtract(1, ordering: .sequentiallyConsistent)
     }
 
     /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed.
@@ -173,14 +183,21 @@ extension Ref where Pointee == PosixFace {
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
             left > 1, result == 0
         {
-            let slept = list.it.references.cancellableWait(
-                while: left, bits: .max, until: .max)
+            let slept = unsafe list.it.references.cancellableWait(
+                while: left, bits: .max, until: .max, argument: list.address,
+                leave: {
+                    guard let list = ListRef(address: UInt(bitPattern: $0)) else { return }
+                    PosixFace.current?.leaveAwaited(list)
+                })
             if slept == failure(EINTR) { result = slept }
+            if slept == failure(EINTR) && !isStillThere { return slept }
         }
         if result == 0 && list.it.failures.load(ordering: .relaxed) > 0 {
             result = failure(EIO)
         }
-        withSignalsBlocked { leave(list) }
+        leaveAwaited(list)
         return result
     }
+
+    private func leaveAwaited(_ list: ListRef) { withSignalsBlocked { leave(list) } }
 }

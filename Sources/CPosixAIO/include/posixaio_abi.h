@@ -64,10 +64,10 @@ int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attrib
 
 /*
  * FUTEX_WAIT_BITSET until `deadline` (struct timespec, monotonic) as a cancellation point: 0 or a
- * negated errno.
+ * negated errno. `leave(argument)` is called when the thread is cancelled here.
  */
 int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
-                           const void *deadline);
+                           const void *deadline, void (*leave)(void *), void *argument);
 
 /*
  * Sleeps for at most `ns` until the kernel has an event for its context, as a cancellation point,

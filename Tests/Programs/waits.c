@@ -1,0 +1,266 @@
+// Proves that whoever sleeps for an event gets it when the kernel's caller would, whatever becomes of the
+// context, of the process or of the thread meanwhile.
+
+#include "harness.h"
+
+#include <aio.h>
+#include <sys/time.h>
+
+// ---- io_getevents --------------------------------------------------------------------------
+
+static io_context_t context;
+
+static void *reap_with_mask(void *result) {
+    struct io_event event;
+    struct timespec timeout = {4, 0};
+    sigset_t mask;
+    sigemptyset(&mask);
+    *(long *)result = call_io_pgetevents(context, 1, 1, &event, &timeout, &mask);
+    return NULL;
+}
+
+// The first request of a context may make its ring the kernel's.
+static void who_sleeps_with_a_mask_before_the_first_request_gets_its_event(void) {
+    pthread_t reaper;
+    struct iocb request;
+    long reaped = 0;
+    close(patterned_file("file", 1, BLOCK));
+    int fd = open_direct("file", O_RDONLY);
+    context = new_context(16);
+    start_thread(&reaper, reap_with_mask, &reaped);
+    sleep_ms(100);
+    io_prep_pread(&request, fd, aligned(BLOCK), BLOCK, 0);
+    submit(context, &request);
+    pthread_join(reaper, NULL);
+    expect(reaped, 1);
+}
+
+// Under the kernel, io_submit itself takes the time that a buffered read takes.
+static void a_short_time_is_enough_for_what_io_submit_would_have_done(void) {
+    const int reads = 64, size = 16 * BLOCK;
+    int fd = patterned_file("file", 1, (size_t)reads * size);
+    char *buffer = aligned(size);
+    context = new_context(16);
+    make_cold(fd);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    for (int index = 0; index < reads; index++) {
+        struct iocb request;
+        struct io_event event;
+        struct timespec timeout = {0, 1};
+        io_prep_pread(&request, fd, buffer, size, (long)(index * 37 % reads) * size);
+        submit(context, &request);
+        must(io_getevents(context, 1, 1, &event, &timeout), 1);
+        expect((long)event.res, size);
+    }
+}
+
+// ---- A handler that forks ------------------------------------------------------------------
+
+static pid_t child;
+
+static void fork_here(int signal) {
+    (void)signal;
+    child = fork();
+}
+
+static void fork_soon(void) {
+    struct sigaction action = {.sa_handler = fork_here};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval soon = {.it_value = {0, 100000}};
+    setitimer(ITIMER_REAL, &soon, NULL);
+}
+
+static void expect_that_both_were_interrupted(long result) {
+    expect(result, -EINTR);
+    if (child == 0) _exit(result == -EINTR ? 0 : 1);
+    expect_clean_exit(child, 5);
+}
+
+static void a_child_forked_by_a_handler_returns_from_io_getevents(void) {
+    struct io_event event;
+    context = new_context(16);
+    fork_soon();
+    expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
+}
+
+static void a_child_forked_by_a_handler_returns_from_io_pgetevents(void) {
+    struct io_event event;
+    struct timespec timeout = {4, 0};
+    sigset_t mask;
+    sigemptyset(&mask);
+    context = new_context(16);
+    fork_soon();
+    expect_that_both_were_interrupted(
+        call_io_pgetevents(context, 1, 1, &event, &timeout, &mask));
+}
+
+// On a context with the kernel's ring.
+static void a_child_forked_by_a_handler_returns_from_the_kernels_wait(void) {
+    struct iocb request;
+    struct io_event event;
+    close(patterned_file("file", 1, BLOCK));
+    context = new_context(16);
+    io_prep_pread(&request, open_direct("file", O_RDONLY), aligned(BLOCK), BLOCK, 0);
+    must(run_one(context, &request), BLOCK);
+    fork_soon();
+    expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
+}
+
+static void a_child_forked_by_a_handler_returns_from_aio_suspend(void) {
+    int ends[2];
+    char byte;
+    must(pipe(ends), 0);
+    struct aiocb block = {
+        .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    const struct aiocb *list[] = {&block};
+    must(aio_read(&block), 0);
+    fork_soon();
+    long result = aio_suspend(list, 1, NULL);
+    expect_that_both_were_interrupted(result < 0 ? -errno : result);
+    must(write(ends[1], "x", 1), 1);
+    while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    expect(aio_return(&block), 1);
+}
+
+// ---- aio_suspend and aio_fsync -------------------------------------------------------------
+
+static struct aiocb sync_block;
+static atomic_bool has_started, may_leave;
+
+static void stay_in_handler(int signal) {
+    (void)signal;
+    while (!atomic_load(&may_leave)) usleep(1000);
+}
+
+static void start_sync(int fd) {
+    memset(&sync_block, 0, sizeof sync_block);
+    sync_block.aio_fildes = fd;
+    sync_block.aio_sigevent.sigev_notify = SIGEV_NONE;
+    must(aio_fsync(O_SYNC, &sync_block), 0);
+}
+
+static int fd_to_sync, bytes_to_sync;
+
+static void *sync_and_wait(void *buffer) {
+    const struct aiocb *list[] = {&sync_block};
+    must(pwrite(fd_to_sync, buffer, bytes_to_sync, 0), bytes_to_sync);
+    start_sync(fd_to_sync);
+    atomic_store(&has_started, true);
+    while (aio_error(&sync_block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    return NULL;
+}
+
+static void *wait_for_sync(void *unused) {
+    (void)unused;
+    const struct aiocb *list[] = {&sync_block};
+    while (aio_error(&sync_block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    return NULL;
+}
+
+// The thread that sleeps for its request, and so for all that is done then, is called away by a handler:
+// others get what is theirs. In the second round, for what the first leaves behind.
+static void a_waiter_needs_no_other_waiter(void) {
+    struct sigaction action = {.sa_handler = stay_in_handler};
+    char *buffer = calloc(1, 64 << 20);
+    fd_to_sync = open(temp_path("file"), O_RDWR | O_CREAT, 0600);
+    sigaction(SIGUSR1, &action, NULL);
+    for (int round = 0; round < 2; round++) {
+        pthread_t first, second;
+        atomic_store(&has_started, false);
+        bytes_to_sync = round == 0 ? 4 << 20 : 64 << 20;
+        start_thread(&first, sync_and_wait, buffer);
+        while (!atomic_load(&has_started)) usleep(50);
+        usleep(round == 0 ? 300 : 3000);
+        start_thread(&second, wait_for_sync, NULL);
+        usleep(2000);
+        if (round > 0) pthread_kill(first, SIGUSR1);
+        pthread_join(second, NULL);
+        atomic_store(&may_leave, true);
+        pthread_join(first, NULL);
+        sleep_ms(30);
+    }
+}
+
+// Without a descriptor for a daemon the write goes to the kernel, and nobody can do the fsync after it.
+static void an_fsync_without_a_daemon_is_not_done_before_the_write(void) {
+    const int size = 2 << 20;
+    close(patterned_file("file", 1, size));
+    int fd = open_direct("file", O_RDWR);
+    char *buffer = aligned(size);
+    while (dup(fd) >= 0) {}
+    for (int round = 0; round < 50; round++) {
+        struct aiocb write_block = {
+            .aio_fildes = fd, .aio_buf = buffer, .aio_nbytes = size,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        const struct aiocb *writes[] = {&write_block}, *syncs[] = {&sync_block};
+        must(aio_write(&write_block), 0);
+        memset(&sync_block, 0, sizeof sync_block);
+        sync_block.aio_fildes = fd;
+        sync_block.aio_sigevent.sigev_notify = SIGEV_NONE;
+        if (aio_fsync(O_SYNC, &sync_block) < 0) {
+            expect(errno, EAGAIN);
+        } else {
+            while (aio_error(&sync_block) == EINPROGRESS) aio_suspend(syncs, 1, NULL);
+            if (aio_return(&sync_block) == 0)
+                expect_that(aio_error(&write_block) != EINPROGRESS, "the fsync came first");
+        }
+        while (aio_error(&write_block) == EINPROGRESS) aio_suspend(writes, 1, NULL);
+        expect(aio_return(&write_block), size);
+    }
+}
+
+// ---- Cancelled threads ---------------------------------------------------------------------
+
+struct list_call {
+    struct aiocb block, *list[1];
+    int result, error;
+};
+
+static void *wait_for_list(void *argument) {
+    struct list_call *call = argument;
+    atomic_store(&has_started, true);
+    call->result = lio_listio(LIO_WAIT, call->list, 1, NULL);
+    call->error = errno;
+    return NULL;
+}
+
+// There are 65,536 lists.
+static void a_cancelled_wait_for_a_list_leaves_none_behind(void) {
+    struct list_call call;
+    int ends[2];
+    char byte;
+    must(pipe(ends), 0);
+    for (int round = 0; round < 66000; round++) {
+        pthread_t thread;
+        memset(&call, 0, sizeof call);
+        call.block = (struct aiocb){
+            .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        call.list[0] = &call.block;
+        atomic_store(&has_started, false);
+        start_thread(&thread, wait_for_list, &call);
+        while (!atomic_load(&has_started)) sched_yield();
+        sched_yield();
+        pthread_cancel(thread);
+        pthread_join(thread, NULL);
+        must_that(call.result == 0, "lio_listio: errno %d in round %d", call.error, round);
+        aio_cancel(ends[0], NULL);
+    }
+}
+
+int main(int argc, char **argv) {
+    static const struct test_case cases[] = {
+        CASE(who_sleeps_with_a_mask_before_the_first_request_gets_its_event),
+        CASE(a_short_time_is_enough_for_what_io_submit_would_have_done),
+        CASE(a_child_forked_by_a_handler_returns_from_io_getevents),
+        CASE(a_child_forked_by_a_handler_returns_from_io_pgetevents),
+        CASE(a_child_forked_by_a_handler_returns_from_the_kernels_wait),
+        CASE(a_child_forked_by_a_handler_returns_from_aio_suspend),
+        CASE(a_waiter_needs_no_other_waiter),
+        CASE(an_fsync_without_a_daemon_is_not_done_before_the_write),
+        LAYER_CASE(a_cancelled_wait_for_a_list_leaves_none_behind, 60,
+            "the C library takes minutes for so many lists"),
+    };
+    return RUN_CASES(argc, argv, cases);
+}
