@@ -72,23 +72,36 @@ public struct Limits {
         return limits
     }
 
-    /// CPUs that the kernel counts on at most; io_setup's sizing depends on it. The list file
-    /// ends in the highest number ("0-1"). 1 where it cannot be read.
+    /// CPUs that the kernel counts on at most; io_setup's sizing depends on it. 1 where that cannot be read.
     public static func possibleProcessors() -> UInt32 {
-        var buffer = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
+        var buffer = InlineArray<32, UInt64>(repeating: 0)
         return unsafe withUnsafeMutableBytes(of: &buffer) { bytes in
             let count = unsafe System.readFile("/sys/devices/system/cpu/possible", into: bytes)
-            var highest: UInt32 = 0
-            for index in 0..<max(count, 0) {
-                let character = unsafe bytes[index]
-                if character >= 48 && character <= 57 {
-                    highest = highest &* 10 &+ UInt32(character &- 48)
-                } else if character != 10 {
-                    highest = 0
-                }
-            }
-            return highest &+ 1
+            return unsafe max(
+                numbersInList(UnsafeRawBufferPointer(rebasing: bytes[..<max(count, 0)])), 1)
         }
+    }
+
+    /// How many numbers a list of the kernel's names: "0-1,3" three.
+    static func numbersInList(_ list: UnsafeRawBufferPointer) -> UInt32 {
+        var count: UInt32 = 0
+        var first: UInt32?
+        var number: UInt32?
+        for index in 0...list.count {
+            let character = unsafe index < list.count ? list[index] : UInt8(ascii: "\n")
+            switch character {
+            case UInt8(ascii: "0")...UInt8(ascii: "9"):
+                number = (number ?? 0) &* 10 &+ UInt32(character &- UInt8(ascii: "0"))
+            case UInt8(ascii: "-"):
+                first = number
+                number = nil
+            default:
+                if let last = number { count &+= last &- (first ?? last) &+ 1 }
+                first = nil
+                number = nil
+            }
+        }
+        return count
     }
 
     /// The leading decimal number of a variable; nil when unset or not a number.

@@ -111,6 +111,15 @@ struct LimitExample: Codable, Sendable, CustomTestStringConvertible {
                 == numberIn("/proc/sys/kernel/pid_max"))
     }
 
+    @Test(
+        "A list of processors names each number once, in ranges or alone",
+        arguments: zip(
+            ["0-1\n", "0\n", "0-1,3\n", "0,2,4-127", "", "\n"], [2, 1, 3, 126, 0, 0] as [UInt32]))
+    func processorLists(list: String, count: UInt32) {
+        let counted = Array(list.utf8).withUnsafeBytes { unsafe Limits.numbersInList($0) }
+        #expect(counted == count)
+    }
+
     @Test("Possible processors are as many as the C library says are configured, at least")
     func processors() {
         let configured = sysconf(Int32(_SC_NPROCESSORS_CONF))
