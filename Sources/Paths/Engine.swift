@@ -11,8 +11,6 @@ public enum Engine: UInt8, Sendable {
     case automatic
     /// One daemon with an io_uring of its own.
     case uring
-    /// As a choice, the same as `automatic`; as a station's kind, the kernel's own AIO.
-    case native
     /// A bounded pool of daemons that call preadv, pwritev and fsync.
     case threads
     /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel.
@@ -24,9 +22,11 @@ public enum Engine: UInt8, Sendable {
     /// automatic.
     public static func fromEnvironment() -> Engine {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return .automatic }
-        if unsafe equals(value, "") || equals(value, "auto") { return .automatic }
+        // Direct requests go to the kernel's AIO, where it takes them, as a rule: `native` asks for that.
+        if unsafe equals(value, "") || equals(value, "auto") || equals(value, "native") {
+            return .automatic
+        }
         if unsafe equals(value, "uring") { return .uring }
-        if unsafe equals(value, "native") { return .native }
         if unsafe equals(value, "threads") { return .threads }
         if unsafe equals(value, "off") { return .off }
         report("ioctx: IOCTX_ENGINE is none of auto, uring, native, threads, off; using auto\n")
@@ -174,7 +174,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func acquirePool() -> Ref<Station>? {
-        acquire(it.poolStation) { start(.threads, in: it.poolStation) == 0 }
+        acquire(it.poolStation) { start(.pool, in: it.poolStation) == 0 }
     }
 
     /// The station of the kernel's AIO, which has no other to stand for it.
@@ -268,10 +268,10 @@ extension Ref where Pointee == EngineRecord {
             if result == 0 { return true }
             it.uringIsHopeless = !isForNow(result)
         }
-        return it.choice != .uring && start(.threads, in: it.station) == 0
+        return it.choice != .uring && start(.pool, in: it.station) == 0
     }
 
-    private func start(_ kind: Engine, in slot: borrowing StationSlot) -> Int {
+    private func start(_ kind: Station.Kind, in slot: borrowing StationSlot) -> Int {
         if UringProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
         return start(station, in: slot)
@@ -287,7 +287,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// A station record whose daemon has left, or a new one.
-    private func idleStation(_ kind: Engine) -> Ref<Station>? {
+    private func idleStation(_ kind: Station.Kind) -> Ref<Station>? {
         var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
         while let station = next {
             if station.it.kind == kind

@@ -16,7 +16,7 @@ extension Ref where Pointee == Station {
         if !it.files.dropReference(index) { return }
         switch it.kind {
         case .uring: giveUpSlot(index)
-        default:
+        case .pool, .native:
             // In a submitter that had to do the job itself, the number would be one of the program's.
             if CurrentThread().station != address && it.files[index].it.isMoved {
                 return it.files.abandon(index)
@@ -58,8 +58,8 @@ extension Ref where Pointee == Station {
         guard let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed)) else {
             return
         }
-        if job.it.isExclusive && station.it.kind == .threads {
-            station.it.pool.running.add(1, ordering: .acquiringAndReleasing)
+        if job.it.isExclusive && station.it.kind == .pool {
+            station.it.running.add(1, ordering: .acquiringAndReleasing)
             station.it.pool.work.append(it.table, first: job, last: job, count: 1)
             // The worker that has done the one before it will look for it now. A daemon of another
             // station cannot call the manager, but it can wake a worker.

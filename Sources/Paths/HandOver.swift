@@ -148,7 +148,7 @@ extension Ref where Pointee == EngineRecord {
             switch station.it.kind {
             case .uring:
                 station.handOverToUring(batch, mustWake: mustWake)
-            default:
+            case .pool, .native:
                 let result = station.handOverToPool(batch, first: first, last: last)
                 if result < 0 { runHere(station, first) }
             }
@@ -186,11 +186,11 @@ extension Ref where Pointee == EngineRecord {
         if mayShare && (facts.isRegular || facts.isBlock),
             let index = station.it.files.shareRecent(
                 device: facts.device, inode: facts.inode, flags: facts.flags,
-                descriptor: descriptor, forWorkers: station.it.kind == .threads)
+                descriptor: descriptor, forWorkers: station.it.kind == .pool)
         {
             return index
         }
-        if station.it.kind == .threads, let index = station.heldAlready(descriptor) {
+        if station.it.kind == .pool, let index = station.heldAlready(descriptor) {
             return index
         }
         let claim = station.it.files.claim(

@@ -106,7 +106,7 @@ extension Ref where Pointee == EngineRecord {
     /// The station of the kernel's AIO if requests are with it.
     private var busyKernelStation: Ref<Station>? {
         guard let station = it.nativeStation.current,
-            station.it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+            station.it.running.load(ordering: .sequentiallyConsistent) != 0
         else { return nil }
         return station
     }
@@ -140,7 +140,7 @@ extension Ref where Pointee == EngineRecord {
     /// is woken by each of many makes the next one by one, which costs a device more than many at once.
     public func watchKernel(_ thread: Int32, among most: UInt32) -> KernelWatch? {
         guard let station = busyKernelStation,
-            station.it.pool.running.load(ordering: .relaxed) <= most
+            station.it.running.load(ordering: .relaxed) <= most
         else { return nil }
         let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
         if holder == KernelReaper.daemon {
@@ -219,7 +219,7 @@ extension Ref where Pointee == Station {
         let count = takeEvents(atLeast: 0, withinMs: 0)
         it.native.reaper.holder.store(next, ordering: .sequentiallyConsistent)
         if it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
-            && it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+            && it.running.load(ordering: .sequentiallyConsistent) != 0
         {
             if next == KernelReaper.nobody { callDaemon() } else { ringReaper() }
         }
@@ -252,7 +252,7 @@ extension Ref where Pointee == Station {
             if it.native.looksLeft == 0 { return false }
             it.native.looksLeft &-= 1
             if it.native.looksLeft > 0 { return true }
-            if it.pool.running.load(ordering: .sequentiallyConsistent) == 0 {
+            if it.running.load(ordering: .sequentiallyConsistent) == 0 {
                 it.native.isLooking.store(false, ordering: .sequentiallyConsistent)
             }
         }
@@ -282,7 +282,7 @@ extension Ref where Pointee == Station {
         if holder == KernelReaper.daemon { return true }
         let isWanted =
             it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
-            && it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+            && it.running.load(ordering: .sequentiallyConsistent) != 0
         if !isWanted || holder == KernelReaper.taker {
             return it.native.reaper.bell.wait(while: seen, until: System.monotonicNs() &+ ns)
                 != failure(ETIMEDOUT)
@@ -303,10 +303,10 @@ extension Ref where Pointee == Station {
             return
         }
         it.native.reaper.isWanted.store(false, ordering: .sequentiallyConsistent)
-        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0 { return }
+        if it.running.load(ordering: .sequentiallyConsistent) != 0 { return }
         it.native.reaper.holder.store(KernelReaper.nobody, ordering: .sequentiallyConsistent)
         // A request that came just now, and somebody who still saw the daemon here.
-        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+        if it.running.load(ordering: .sequentiallyConsistent) != 0
             && it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
         {
             _ = it.native.reaper.replace(KernelReaper.nobody, by: KernelReaper.daemon)

@@ -70,7 +70,7 @@ extension Ref where Pointee == EngineRecord {
     /// True while a worker is at a write of that kind on another processor.
     public var worksElsewhere: Bool {
         guard let station = it.poolStation.current ?? it.station.current,
-            station.it.kind == .threads
+            station.it.kind == .pool
         else { return false }
         let processor = station.it.pool.lingering.workerProcessor.load(ordering: .relaxed)
         return processor != -1 && processor != ioctx_processor()

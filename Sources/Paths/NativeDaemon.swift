@@ -81,14 +81,14 @@ extension Ref where Pointee == EngineRecord {
     private func postponeNative(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts, inFlightMax: UInt32
     ) -> Outcome? {
-        if it.choice != .automatic && it.choice != .native || request.resfd >= 0 { return nil }
+        if it.choice != .automatic || request.resfd >= 0 { return nil }
         if batch.native == nil { batch.native = acquireNativeStation() }
         guard let station = batch.native else { return nil }
-        let running = station.it.pool.running.add(1, ordering: .sequentiallyConsistent).oldValue
+        let running = station.it.running.add(1, ordering: .sequentiallyConsistent).oldValue
         if running == 0 { station.it.native.user.store(batch.kernelUser, ordering: .relaxed) }
         let isUser = station.it.native.user.load(ordering: .relaxed) == batch.kernelUser
         guard running < inFlightMax, isUser, let job = it.table.allocate() else {
-            station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+            station.it.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
         job.it.station.store(station.address, ordering: .relaxed)
@@ -103,7 +103,7 @@ extension Ref where Pointee == EngineRecord {
         }
         if !maySubmit {
             it.table.free(job, from: .preparing)
-            station.it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+            station.it.running.subtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
         it.table.it.counters.it.numBufAio.raise()
@@ -155,7 +155,7 @@ extension Ref where Pointee == Station {
         }
         if isForRing { expectRingReader() }
         // Who has so many in flight need not look at one of them for long, and there is an end.
-        if it.pool.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
+        if it.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
             it.engine.ensureKernelReaper()
         }
     }
@@ -204,7 +204,7 @@ extension Ref where Pointee == Station {
                 !awaitCall(within: UInt64(lifetimeMs) &* 1_000_000)
                 && handOvers == it.native.handOvers.load(ordering: .relaxed)
         }
-        if it.pool.running.load(ordering: .sequentiallyConsistent) != 0 { return false }
+        if it.running.load(ordering: .sequentiallyConsistent) != 0 { return false }
         if isIdle { return tryToLeave { _ = KernelAIO.destroy(it.native.context) } }
         leavePlaceIfInTheWay()
         return false
@@ -268,6 +268,6 @@ extension Ref where Pointee == Station {
 
     private func endKernelRequests(_ count: UInt32) {
         it.table.it.counters.it.numBufAio.lower(UInt64(count))
-        it.pool.running.subtract(count, ordering: .sequentiallyConsistent)
+        it.running.subtract(count, ordering: .sequentiallyConsistent)
     }
 }

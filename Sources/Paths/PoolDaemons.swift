@@ -40,8 +40,6 @@ struct PoolDaemons: ~Copyable {
     let idleWorkers = Atomic<UInt32>(0)
     let workSignal = Atomic<UInt32>(0)
     let lingering = Lingering()
-    /// Jobs taken from the queue and not yet announced.
-    let running = Atomic<UInt32>(0)
 
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }

@@ -16,7 +16,7 @@ extension Ref where Pointee == Station {
         // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
         // sleep too long, for it may be lost without knowing.
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
-        let busy = it.pool.running.load(ordering: .acquiring) != 0
+        let busy = it.running.load(ordering: .acquiring) != 0
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
@@ -27,7 +27,7 @@ extension Ref where Pointee == Station {
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             cancelWaiting()
         }
-        if ready != 0 || it.pool.running.load(ordering: .acquiring) != 0
+        if ready != 0 || it.running.load(ordering: .acquiring) != 0
             || it.pool.workers.load(ordering: .acquiring) != 0
         {
             return false
@@ -71,14 +71,14 @@ extension Ref where Pointee == Station {
         receiveForWorkers()
         while let job = next {
             next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
-            it.pool.running.add(1, ordering: .acquiringAndReleasing)
+            it.running.add(1, ordering: .acquiringAndReleasing)
             if job.it.operation == .notify {
                 _ = job.transition(from: .queued, to: .running)
                 if job.it.pollEvents != 0 { signalEventfd(job.it.heldEventfd) }
                 settle(job, from: .running, result: 0)
             } else if !mayStart(job) {
                 // Parked; it is not running.
-                it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+                it.running.subtract(1, ordering: .acquiringAndReleasing)
             } else if job.awaitsReadiness {
                 if job.transition(from: .queued, to: .running) {
                     waitForReadiness(job)

@@ -38,11 +38,11 @@ extension Ref where Pointee == Station {
         }
         // A job may come while this worker is on its way out and counted as there. As long as it
         // looks for one, the station may not end.
-        it.pool.running.add(1, ordering: .sequentiallyConsistent)
+        it.running.add(1, ordering: .sequentiallyConsistent)
         it.table.it.counters.it.numAioProcs.lower()
         it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOffAll() }
-        it.pool.running.subtract(1, ordering: .sequentiallyConsistent)
+        it.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 
     /// Somebody has counted on this worker, which has got `job` to do: what need not come after that is
@@ -75,7 +75,7 @@ extension Ref where Pointee == Station {
             }
             if job.it.isExclusive && !mayStart(job) {
                 // Parked; whoever does the one before it will look for it.
-                it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+                it.running.subtract(1, ordering: .acquiringAndReleasing)
                 continue
             }
             if !job.transition(from: .queued, to: .running) {
@@ -161,7 +161,7 @@ extension Ref where Pointee == Station {
         if eventfd != Job.none { signalEventfd(eventfd) }
         if offers { offer() }
         announce(job)
-        it.pool.running.subtract(1, ordering: .acquiringAndReleasing)
+        it.running.subtract(1, ordering: .acquiringAndReleasing)
     }
 
     func signalEventfd(_ index: UInt32) {

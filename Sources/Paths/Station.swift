@@ -15,7 +15,17 @@ struct Station: ~Copyable {
     static let leaving: UInt32 = 3
     static let failed: UInt32 = 4
 
-    let kind: Engine  // constant
+    /// What the daemons are.
+    enum Kind {
+        /// One thread with an io_uring.
+        case uring
+        /// A manager and workers that block for the program.
+        case pool
+        /// The kernel's own AIO, and a thread that takes its events when nobody else does.
+        case native
+    }
+
+    let kind: Kind  // constant
     let engine: Ref<EngineRecord>  // constant
     let table: Ref<JobTable>  // constant
     var nextStation: UInt = 0  // written once, under the engine's start lock
@@ -28,6 +38,8 @@ struct Station: ~Copyable {
     let isLost = Atomic<Bool>(false)
     /// 1 while some job of the table may have an unseen cancellation request.
     let cancellations = Atomic<UInt32>(0)
+    /// Of a pool, jobs taken from `queue` and not yet announced; of the kernel's AIO, those that it has.
+    let running = Atomic<UInt32>(0)
     var queue = RunQueue()
     var files: HeldFiles
 
@@ -46,17 +58,17 @@ struct Station: ~Copyable {
     var pool = PoolDaemons()
     var native = NativeDaemon()
 
-    private init(kind: Engine, engine: Ref<EngineRecord>, files: consuming HeldFiles) {
+    private init(kind: Kind, engine: Ref<EngineRecord>, files: consuming HeldFiles) {
         self.kind = kind
         self.engine = engine
         table = engine.it.table
         self.files = files
     }
 
-    static func make(_ kind: Engine, engine: Ref<EngineRecord>) -> Ref<Station>? {
+    static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
         // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE.
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
-        let room = kind == .threads ? open - 24 : open
+        let room = kind == .pool ? open - 24 : open
         let capacity = UInt32(clamping: min(max(room, 4), 4096))
         guard let files = HeldFiles(capacity: capacity),
             let station = Memory.record(Station.self)
@@ -108,9 +120,9 @@ extension Ref where Pointee == Station {
     func kick() {
         switch it.kind {
         case .uring: ringDoorbell()
-        case .threads: kickPool()
+        case .pool: kickPool()
         // Nothing of the kernel's waits in a queue.
-        default: break
+        case .native: break
         }
     }
 

@@ -17,7 +17,7 @@ extension Ref where Pointee == Station {
         it.isLost.store(false, ordering: .relaxed)
         it.startResult = 0
         it.state.store(Station.starting, ordering: .releasing)
-        if it.kind == .threads {
+        if it.kind == .pool {
             let result = openSender()
             if result < 0 {
                 it.state.store(Station.dead, ordering: .releasing)
@@ -31,10 +31,10 @@ extension Ref where Pointee == Station {
             case .uring: unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument, stack)
             case .native:
                 unsafe ioctx_thread_start({ unsafe NativeDaemon.main($0) }, argument, stack)
-            default: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument, stack)
+            case .pool: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument, stack)
             }
         if error != 0 {
-            if it.kind == .threads { closeSender() }
+            if it.kind == .pool { closeSender() }
             it.state.store(Station.dead, ordering: .releasing)
             return failure(error)
         }
@@ -42,13 +42,13 @@ extension Ref where Pointee == Station {
             _ = it.state.wait(while: Station.starting, until: .max)
         }
         if it.state.load(ordering: .acquiring) != Station.failed {
-            let connected = it.kind == .threads ? connectSender() : 0
+            let connected = it.kind == .pool ? connectSender() : 0
             // A station that nobody can reach leaves by itself.
             if connected < 0 { it.isLost.store(true, ordering: .sequentiallyConsistent) }
             return connected
         }
         let result = it.startResult
-        if it.kind == .threads { closeSender() }
+        if it.kind == .pool { closeSender() }
         it.state.store(Station.dead, ordering: .releasing)
         return result
     }
@@ -67,7 +67,7 @@ extension Ref where Pointee == Station {
         it.state.store(Station.leaving, ordering: .sequentiallyConsistent)
         if it.users.load(ordering: .sequentiallyConsistent) != 0
             || it.queue.count.load(ordering: .sequentiallyConsistent) != 0
-            || it.pool.running.load(ordering: .sequentiallyConsistent) != 0
+            || it.running.load(ordering: .sequentiallyConsistent) != 0
         {
             it.state.store(Station.ready, ordering: .sequentiallyConsistent)
             return false

@@ -61,10 +61,10 @@ enum UringProbe {
     /// Not an errno: the child was killed.
     static let killed = -10_000
 
-    /// True when a seccomp filter is active and kills a process that tries the engine's calls.
-    static func filterKills(_ engine: Engine) -> Bool {
+    /// True when a seccomp filter is active and kills a process that tries the calls of such daemons.
+    static func filterKills(_ kind: Station.Kind) -> Bool {
         if !System.isFiltered { return false }
-        return engine == .uring
+        return kind == .uring
             ? runInChild { UringProbe.tryUring() } == killed
             : runInChild { UringProbe.tryPrivateTable() } == killed
     }

@@ -14,7 +14,7 @@ import Testing
         "IOCTX_ENGINE names the engine",
         arguments: zip(
             ["auto", "", "uring", "native", "threads", "off"],
-            [Engine.automatic, .automatic, .uring, .native, .threads, .off].map(\.rawValue)))
+            [Engine.automatic, .automatic, .uring, .automatic, .threads, .off].map(\.rawValue)))
     func known(value: String, engine: UInt8) async {
         await #expect(processExitsWith: .success) {
             [value = value as String, engine = engine as UInt8] in
