@@ -230,21 +230,10 @@ extension Ref where Pointee == LinuxFace {
     func takeFromKernelRing(
         _ context: ContextRef, into events: UInt, count: Int, minimum: Int
     ) -> Int {
-        let address = context.it.address.load(ordering: .relaxed)
-        let nr = context.it.ring.nr
-        guard let header = Ref<RingHeader>(address: address) else { return 0 }
-        let head = AioRing.slot(header.it.head.load(ordering: .relaxed), of: nr)
-        // Acquire pairs with the kernel's barrier between an event and the tail.
-        let tail = AioRing.slot(header.it.tail.load(ordering: .acquiring), of: nr)
-        let available = Int(AioRing.events(from: head, to: tail, of: nr))
-        if available == 0 || available < minimum { return 0 }
-        if Memory.isOutsideUserSpace(events) { return failure(EFAULT) }
-        let taken = UInt32(truncatingIfNeeded: min(available, count))
-        AioRing.copy(ring: address, nr, from: head, to: events, count: taken)
-        let next = head &+ taken
-        // Release: the kernel may reuse the slots once it sees the new head.
-        header.it.head.store(next < nr ? next : next &- nr, ordering: .releasing)
-        return Int(taken)
+        let ring = RingView(
+            address: context.it.address.load(ordering: .relaxed), nr: context.it.ring.nr)
+        if Memory.isOutsideUserSpace(events) { return ring.isEmpty ? 0 : failure(EFAULT) }
+        return ring.takeFromKernel(into: events, count: count, minimum: minimum)
     }
 
     /// Ends an adopted context that can no longer be found. The kernel awaits its requests and

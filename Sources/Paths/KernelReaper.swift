@@ -120,8 +120,7 @@ extension Ref where Pointee == EngineRecord {
     public func hasKernelEvents() -> Bool {
         guard let station = busyKernelStation, station.retain() else { return false }
         defer { station.release() }
-        guard let ring = Ref<aio_ring>(address: station.it.native.context) else { return false }
-        return ring.it.head != ring.it.tail
+        return !station.it.native.ring.isEmpty
     }
 
     /// Publishes what the kernel has, unless somebody else does that; how many requests.

@@ -16,6 +16,12 @@ import Synchronization
 struct NativeDaemon: ~Copyable {
     /// The kernel's context; written before the station is ready.
     var context: UInt = 0
+    /// Its events.
+    var ring: RingView {
+        let slots = Ref<RingHeader>(address: context)?.it.nr.load(ordering: .relaxed)
+        return RingView(address: context, nr: slots ?? 1)
+    }
+
     var reaper = KernelReaper()
     /// Whose requests are there, when any are: see Batch.kernelUser. Two users at once do no harm.
     let user = Atomic<UInt>(0)
@@ -216,7 +222,12 @@ extension Ref where Pointee == Station {
         var timeout = timespec(tv_sec: withinMs / 1000, tv_nsec: withinMs % 1000 * 1_000_000)
         var events = InlineArray<64, io_event>(repeating: io_event())
         let count = withAddress(of: &events) { eventsAddress in
-            if least == 0 { return takeFromRing(into: UInt(bitPattern: eventsAddress)) }
+            if least == 0 {
+                // Whoever may take events is alone in moving the head.
+                return it.native.ring.takeFromKernel(
+                    into: UInt(bitPattern: eventsAddress), count: NativeDaemon.eventsPerCall,
+                    minimum: 0)
+            }
             return withAddress(of: &timeout) {
                 KernelAIO.getEvents(
                     it.native.context, least, NativeDaemon.eventsPerCall,
@@ -236,33 +247,6 @@ extension Ref where Pointee == Station {
             if let job = it.table.job(named: events[index].data) { announce(job) }
         }
         if jobs > 0 { endKernelRequests(jobs) }
-        return count
-    }
-
-    /// What io_getevents would take without waiting, in user space: the ring is the kernel's (fs/aio.c,
-    /// struct aio_ring), and whoever may take events is alone in moving its head.
-    private func takeFromRing(into events: UInt) -> Int {
-        guard let ring = Ref<aio_ring>(address: it.native.context),
-            let head = Ref<Atomic<UInt32>>(
-                address: ring.address &+ UInt(IOCTX_AIO_RING_HEAD_OFFSET)),
-            let tail = Ref<Atomic<UInt32>>(
-                address: ring.address &+ UInt(IOCTX_AIO_RING_TAIL_OFFSET))
-        else { return 0 }
-        var position = head.it.load(ordering: .relaxed)
-        // Acquire pairs with the kernel's barrier between an event and the tail.
-        let end = tail.it.load(ordering: .acquiring)
-        let bytes = UInt(MemoryLayout<io_event>.size)
-        let first = ring.address &+ UInt(ring.it.header_length)
-        var count = 0
-        while position != end && count < NativeDaemon.eventsPerCall {
-            if let event = Ref<io_event>(address: first &+ UInt(position) &* bytes) {
-                Ref<io_event>(address: events &+ UInt(bitPattern: count) &* bytes)?.it = event.it
-            }
-            position = position &+ 1 == ring.it.nr ? 0 : position &+ 1
-            count += 1
-        }
-        // Release: the kernel may use the slots again once it sees the new head.
-        if count > 0 { head.it.store(position, ordering: .releasing) }
         return count
     }
 

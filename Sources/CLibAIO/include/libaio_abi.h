@@ -59,11 +59,6 @@ struct aio_ring {
 };
 
 enum {
-    IOCTX_AIO_RING_HEAD_OFFSET = offsetof(struct aio_ring, head),
-    IOCTX_AIO_RING_TAIL_OFFSET = offsetof(struct aio_ring, tail),
-};
-
-enum {
     AIO_RING_MAGIC = 0xa10a10a1u,
     AIO_RING_COMPAT_FEATURES = 1,
     AIO_RING_INCOMPAT_FEATURES = 0,
