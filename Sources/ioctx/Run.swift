@@ -139,6 +139,12 @@ struct Run: ParsableCommand {
         guard library.withCString({ access($0, R_OK) }) == 0 else {
             throw failure("cannot read the library '\(library)': \(Failure.describe(errno))")
         }
+        // The loader ignores what it cannot load, and the program would run without the layer.
+        guard ProgramFile.isLibrary(library), ObjectFile(library)?.isLayer == true else {
+            throw failure(
+                "'\(library)' is no library of the layer's: set IOCTX_LIBRARY to the path of "
+                    + "libioctx.so, which Scripts/build makes")
+        }
         // ld.so(8): entries are separated by spaces or colons, and $ begins a token.
         guard Set(library.bytes).isDisjoint(with: " :$".utf8) else {
             throw failure(
