@@ -44,7 +44,7 @@ struct Failure: Error {
 
     /// Nothing can be done about a stderr that takes no bytes, so its result is dropped.
     static func report(_ line: String) {
-        try? Output.write(line + "\n", to: STDERR_FILENO)
+        _ = Output.writeAll(line + "\n", to: STDERR_FILENO)
     }
 }
 
@@ -56,22 +56,26 @@ enum Output {
         return String(decoding: try encoder.encode(value), as: UTF8.self) + "\n"
     }
 
-    /// Writes all of `text`: unlike print, it notices a full disk behind a redirection.
-    static func write(_ text: String, to descriptor: Int32 = STDOUT_FILENO) throws(Failure) {
+    /// Writes all of `text` to stdout: unlike print, it notices a full disk behind a redirection.
+    static func write(_ text: String) throws(Failure) {
+        if let error = writeAll(text, to: STDOUT_FILENO) {
+            throw Failure(
+                "cannot write the output: \(Failure.describe(error)); "
+                    + "check where stdout is sent")
+        }
+    }
+
+    /// The errno that ended it early; nil when all is written.
+    static func writeAll(_ text: String, to descriptor: Int32) -> Int32? {
         var rest = Array(text.utf8)[...]
-        var failed: Int32?
-        while failed == nil && !rest.isEmpty {
+        while !rest.isEmpty {
             let written = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
             if written >= 0 {
                 rest = rest.dropFirst(written)
             } else if errno != EINTR {
-                failed = errno
+                return errno
             }
         }
-        if let failed {
-            throw Failure(
-                "cannot write the output: \(Failure.describe(failed)); "
-                    + "check where stdout is sent")
-        }
+        return nil
     }
 }

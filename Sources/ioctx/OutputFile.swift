@@ -23,7 +23,9 @@ final class OutputFile {
     /// Makes this the whole contents.
     func commit(_ text: String) throws(Failure) {
         ftruncate(descriptor, 0)
-        try Output.write(text, to: descriptor)
+        if let error = Output.writeAll(text, to: descriptor) {
+            throw Failure.system("cannot write '\(path)'", error)
+        }
         isWhole = true
     }
 

@@ -55,13 +55,13 @@ final class Progress {
         drawnNs = now
         isDrawn = true
         // Back to the start of the line, and the rest of the old line away.
-        try? Output.write("\r\(line(done))\u{1b}[K", to: STDERR_FILENO)
+        _ = Output.writeAll("\r\(line(done))\u{1b}[K", to: STDERR_FILENO)
     }
 
     func clear() {
         guard isDrawn else { return }
         isDrawn = false
-        try? Output.write("\r\u{1b}[K", to: STDERR_FILENO)
+        _ = Output.writeAll("\r\u{1b}[K", to: STDERR_FILENO)
     }
 
     private func line(_ done: Int) -> String {
