@@ -45,6 +45,10 @@ struct Doctor: ParsableCommand {
                 let program = try ProgramFile.isLibrary(path) ? path : ProgramSearch.find(path)
                 report = DoctorReport(program: program)
             } catch {
+                // A number that is no program's name is meant as a process's.
+                if let pid = pid_t(subject), error.status == Run.ExitStatus.notFound {
+                    throw ProcessFile.unreadable(pid, ESRCH)
+                }
                 throw Failure(error.message)
             }
         }
@@ -125,14 +129,10 @@ struct DoctorReport: Encodable {
 
     /// A process by what it has mapped.
     init(process pid: pid_t) throws(Failure) {
-        guard let image = Path("/proc/\(pid)/exe").resolved(),
-            let mappings = Mapping.all(of: pid)
-        else {
-            throw Failure(
-                "cannot look at process \(pid): \(Failure.describe(errno)); "
-                    + "run it as the process's user, or as root")
-        }
-        program = image.description
+        let mappings = try Mapping.all(of: pid)
+        let image = Path("/proc/\(pid)/exe")
+        // Its file may have been removed since, or be another's in our view of the file system.
+        program = (image.resolved() ?? image).description
         var files: [Path] = []
         var rings = 0
         for mapping in mappings {

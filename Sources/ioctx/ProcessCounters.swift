@@ -18,14 +18,7 @@ struct ProcessCounters {
     private(set) var contexts: [Context] = []
 
     init(of pid: pid_t) throws(Failure) {
-        guard let mappings = Mapping.all(of: pid) else {
-            throw Self.unreadable(pid, errno)
-        }
-        if mappings.isEmpty {
-            throw Failure(
-                "process \(pid) has no memory: it has ended, or is one of the kernel's; "
-                    + "look for its number with pgrep")
-        }
+        let mappings = try Mapping.all(of: pid)
         let memory = open("/proc/\(pid)/mem", O_RDONLY | O_CLOEXEC)
         if memory < 0 { throw Self.unreadable(pid, errno) }
         defer { close(memory) }
@@ -136,12 +129,7 @@ struct ProcessCounters {
     // MARK: Failing
 
     private static func unreadable(_ pid: pid_t, _ error: Int32) -> Failure {
-        if error == ENOENT || error == ESRCH {
-            return Failure("there is no process \(pid): look for its number with pgrep")
-        }
-        return Failure(
-            "cannot read the memory of process \(pid): \(Failure.describe(error)); run this as "
-                + "root, or as the process's user where kernel.yama.ptrace_scope is 0")
+        ProcessFile.unreadable(pid, error, condition: " where kernel.yama.ptrace_scope is 0")
     }
 
     private static func blockMissing(_ pid: pid_t, _ mappings: [Mapping]) -> Failure {

@@ -17,6 +17,16 @@ enum ProcessFile {
             bytes += room[..<count]
         }
     }
+
+    /// Why a process cannot be looked at; `condition` is what its user needs beyond being that.
+    static func unreadable(_ pid: pid_t, _ error: Int32, condition: String = "") -> Failure {
+        if error == ENOENT || error == ESRCH {
+            return Failure("there is no process \(pid): look for its number with pgrep")
+        }
+        return Failure(
+            "cannot read the memory of process \(pid): \(Failure.describe(error)); run this as "
+                + "root, or as the process's user\(condition)")
+    }
 }
 
 /// A line of /proc/PID/maps (proc_pid_maps(5)) that has a name.
@@ -25,9 +35,16 @@ struct Mapping {
     let isExecutable: Bool
     let name: String
 
-    /// Those of a process, in the order of their addresses; nil with errno set.
-    static func all(of pid: pid_t) -> [Mapping]? {
-        guard let bytes = ProcessFile.contents(of: "/proc/\(pid)/maps") else { return nil }
+    /// Those of a process, in the order of their addresses.
+    static func all(of pid: pid_t) throws(Failure) -> [Mapping] {
+        guard let bytes = ProcessFile.contents(of: "/proc/\(pid)/maps") else {
+            throw ProcessFile.unreadable(pid, errno)
+        }
+        if bytes.isEmpty {
+            throw Failure(
+                "process \(pid) has no memory: it has ended, or is one of the kernel's; "
+                    + "look for its number with pgrep")
+        }
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n").compactMap { line in
             let fields = line.split(separator: " ", maxSplits: 5)
             guard fields.count == 6,

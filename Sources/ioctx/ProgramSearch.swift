@@ -5,6 +5,11 @@ import Glibc
 enum ProgramSearch {
     /// Finds the file that execvp would run: the first one on PATH that may be executed.
     static func find(_ name: Path) throws(Failure) -> Path {
+        if name.bytes.isEmpty {
+            throw Failure(
+                "the name of the program is an empty string: give it",
+                status: Run.ExitStatus.notFound)
+        }
         let slash = UInt8(ascii: "/")
         if name.bytes.contains(slash) {
             if let error = obstacle(name) { throw cannotRun(name, error) }

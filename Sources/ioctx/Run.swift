@@ -79,12 +79,9 @@ struct Run: ParsableCommand {
             default: throw failure("unknown option '\(first)' (see 'ioctx run --help')")
             }
         }
-        guard count > 0 else {
-            throw failure("no command to run: write 'ioctx run -- COMMAND ARGUMENTS'")
-        }
         let arguments = RawArguments.last(count)
-        guard let name = arguments[0], name.pointee != 0 else {
-            throw failure("the command is an empty string", status: ExitStatus.notFound)
+        guard let name = arguments[0] else {
+            throw failure("no command to run: write 'ioctx run -- COMMAND ARGUMENTS'")
         }
         let library = try libraryPath()
         var libraries = [library]
