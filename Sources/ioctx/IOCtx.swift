@@ -26,6 +26,7 @@ struct IOCtx: ParsableCommand {
 
     static func main() {
         do {
+            try refuseUnknownHelp()
             var command = try parseAsRoot()
             try command.run()
         } catch {
@@ -33,11 +34,27 @@ struct IOCtx: ParsableCommand {
         }
     }
 
+    private static let names = configuration.subcommands.compactMap {
+        $0.configuration.commandName
+    }
+
+    /// The parser answers for the help of what it does not know with the help of everything.
+    private static func refuseUnknownHelp() throws(Failure) {
+        let words = CommandLine.arguments.dropFirst().prefix(2)
+        guard words.first == "help", let name = words.last, !name.hasPrefix("-") else { return }
+        if name != "help" && !names.contains(name) {
+            throw Failure(unknown(name), status: ExitCode.validationFailure.rawValue)
+        }
+    }
+
+    private static func unknown(_ name: String) -> String {
+        "there is no subcommand '\(name)', only \(names.joined(separator: ", "))"
+    }
+
     /// Help and version leave by the library's way; everything else is one line and a status.
     private static func end(_ error: any Error) -> Never {
         let typed = CommandLine.arguments.dropFirst().first { !$0.hasPrefix("-") }
-        let known = configuration.subcommands.compactMap { $0.configuration.commandName }
-        let name = typed.flatMap { known.contains($0) ? "ioctx \($0)" : nil } ?? "ioctx"
+        let name = typed.flatMap { names.contains($0) ? "ioctx \($0)" : nil } ?? "ioctx"
         if let failure = error as? Failure {
             Failure.report("\(name): \(failure.message)")
             Glibc.exit(failure.status)
@@ -50,9 +67,7 @@ struct IOCtx: ParsableCommand {
         }
         let lines = message(for: error).split(whereSeparator: \.isNewline)
         var text = lines.map { $0.trimmingPrefix(while: \.isWhitespace) }.joined(separator: " ")
-        if name == "ioctx", let typed {
-            text = "there is no subcommand '\(typed)', only \(known.joined(separator: ", "))"
-        }
+        if name == "ioctx", let typed, typed != "help" { text = unknown(typed) }
         Failure.report("\(name): \(text) (see '\(name) --help')")
         // A wrapper's own failures must be told from the program's, so `run` has a status of
         // its own for them, as stdbuf, env and timeout do.
