@@ -57,6 +57,9 @@ struct Copy: ParsableCommand {
     private static let blockBytesMax = 1 << 30
 
     func validate() throws {
+        guard !destination.isEmpty else {
+            throw ValidationError("the name for the copy is an empty string: give it one")
+        }
         guard (1...Self.depthMax).contains(depth) else {
             throw ValidationError("--depth must be 1 to \(Self.depthMax), not \(depth).")
         }
