@@ -48,13 +48,17 @@ struct Bench: ParsableCommand {
     @Option(help: ArgumentHelp("Where test files go; on a disk, best.", valueName: "folder"))
     var dir: String?
 
-    @Option(help: "Size of the test file: 1g, where a case is about the disk.")
+    @Option(
+        help: "Size of the test file: 1g, where a case is about the disk.",
+        transform: NumberArgument.bytes)
     var size: ByteCount?
 
-    @Option(help: "Pairs of measurements of each case.")
+    @Option(
+        help: "Pairs of measurements of each case. (default: 7)", transform: NumberArgument.whole)
     var rounds = 7
 
-    @Option(help: "Seconds of one measurement.")
+    @Option(
+        help: "Seconds of one measurement. (default: 0.4)", transform: NumberArgument.seconds)
     var seconds = 0.4
 
     @Option(help: ArgumentHelp("Write the results as JSON, too.", valueName: "file"))

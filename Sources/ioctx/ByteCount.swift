@@ -1,9 +1,7 @@
 // Sizes as people write them and read them: 256k on the command line, 1.5 GiB in a report.
 
-import ArgumentParser
-
 /// A number of bytes, with an optional k, m, g or t for powers of 1024, as fio and dd have them.
-struct ByteCount: ExpressibleByArgument {
+struct ByteCount {
     let bytes: Int
 
     private static let suffixes: [Character] = ["k", "m", "g", "t"]
@@ -12,8 +10,8 @@ struct ByteCount: ExpressibleByArgument {
         self.bytes = bytes
     }
 
-    init?(argument: String) {
-        var digits = argument.lowercased()[...]
+    init?(_ text: String) {
+        var digits = text.lowercased()[...]
         var shift = 0
         if let last = digits.last, let index = Self.suffixes.firstIndex(of: last) {
             shift = 10 * (index + 1)
@@ -25,10 +23,6 @@ struct ByteCount: ExpressibleByArgument {
         let (product, overflows) = number.multipliedReportingOverflow(by: 1 << shift)
         if overflows { return nil }
         bytes = product
-    }
-
-    var defaultValueDescription: String {
-        bytes % 1024 == 0 ? "\(bytes / 1024)k" : "\(bytes)"
     }
 
     /// The number for a reader, with one digit after the point.

@@ -26,13 +26,18 @@ struct Copy: ParsableCommand {
             64 for wrong options.
             """)
 
-    @Option(help: "Blocks on their way at a time.")
+    @Option(
+        help: "Blocks on their way at a time. (default: 32)", transform: NumberArgument.whole)
     var depth = 32
 
-    @Option(name: .customLong("block-size"), help: "Bytes in one request.")
+    @Option(
+        name: .customLong("block-size"), help: "Bytes in one request. (default: 256k)",
+        transform: NumberArgument.bytes)
     var blockSize = ByteCount(bytes: 256 << 10)
 
-    @Option(help: "Bytes to copy; needed for a source without an end, such as /dev/zero.")
+    @Option(
+        help: "Bytes to copy; needed for a source without an end, such as /dev/zero.",
+        transform: NumberArgument.bytes)
     var size: ByteCount?
 
     @Flag(help: "Open both files with O_DIRECT, where they are files or disks.")

@@ -38,8 +38,10 @@ struct LimitsCommand: ParsableCommand {
     @Flag(help: "List the contexts of the process, too.")
     var contexts = false
 
-    @Argument(help: ArgumentHelp("The number of a process.", valueName: "pid"))
-    var pid: Int32?
+    @Argument(
+        help: ArgumentHelp("The number of a process.", valueName: "pid"),
+        transform: NumberArgument.process)
+    var pid: pid_t?
 
     func validate() throws {
         if contexts && pid == nil {

@@ -61,8 +61,9 @@ struct Verify: ParsableCommand {
     @Option(help: ArgumentHelp("Where test files go; on a disk, best.", valueName: "folder"))
     var dir: String?
 
-    @Option(help: "How many cases run at the same time.")
-    var jobs: Int = 2
+    @Option(
+        help: "How many cases run at the same time. (default: 2)", transform: NumberArgument.whole)
+    var jobs = 2
 
     @Option(help: ArgumentHelp("Write the results as JUnit XML, too.", valueName: "file"))
     var junit: String?
