@@ -50,7 +50,7 @@ struct Copy: ParsableCommand {
     var quiet = false
 
     @Option(help: "Which way of doing I/O the layer may take.")
-    var engine: EngineChoice?
+    var engine: ServingEngine?
 
     @Argument(help: ArgumentHelp("The file to copy.", valueName: "src"))
     var source: String

@@ -53,7 +53,7 @@ struct Verify: ParsableCommand {
     var only: String?
 
     @Option(help: "Which way of doing I/O the layer may take.")
-    var engine: EngineChoice?
+    var engine: ServingEngine?
 
     @Option(help: ArgumentHelp("The library to prove.", valueName: "path"))
     var library: String?
