@@ -38,12 +38,14 @@ struct Doctor: ParsableCommand {
         let report: DoctorReport
         if let pid = pid_t(subject), access("/proc/\(pid)", F_OK) == 0 {
             report = try DoctorReport(process: pid)
+            LayerVariables.report(as: "ioctx doctor", process: pid)
         } else {
             do {
                 let path = RawArguments.path(subject)
                 // A library need be neither executable nor on PATH.
                 let program = try ProgramFile.isLibrary(path) ? path : ProgramSearch.find(path)
                 report = DoctorReport(program: program)
+                LayerVariables.report(as: "ioctx doctor")
             } catch {
                 // A number that is no program's name is meant as a process's.
                 if let pid = pid_t(subject), error.status == Run.ExitStatus.notFound {
@@ -146,7 +148,7 @@ struct DoctorReport: Encodable {
         }
         let layer = files.first { ObjectFile($0)?.isLayer == true && !Self.isSeccomp($0) }
         inspect(files.filter { $0.bytes != layer?.bytes && !Self.isSeccomp($0) })
-        let environment = Self.environment(of: pid)
+        let environment = ProcessFile.environment(of: pid)
         process = Process(
             pid: pid, library: layer?.description,
             interceptsInstruction: files.contains(where: Self.isSeccomp),
@@ -182,16 +184,6 @@ struct DoctorReport: Encodable {
             if !object.handedNumbers.isEmpty { needs = max(needs, .syscall) }
             if !object.instructionNumbers.isEmpty { needs = max(needs, .instruction) }
         }
-    }
-
-    private static func environment(of pid: pid_t) -> [String: String] {
-        var result: [String: String] = [:]
-        let entries = ProcessFile.contents(of: "/proc/\(pid)/environ") ?? []
-        for entry in entries.split(separator: 0) {
-            let pair = String(decoding: entry, as: UTF8.self).split(separator: "=", maxSplits: 1)
-            if pair.count == 2 { result[String(pair[0])] = String(pair[1]) }
-        }
-        return result
     }
 
     // MARK: Judging

@@ -53,8 +53,10 @@ struct LimitsCommand: ParsableCommand {
         let report: LimitsReport
         if let pid {
             report = LimitsReport(of: try ProcessCounters(of: pid), withContexts: contexts)
+            LayerVariables.report(as: "ioctx limits", process: pid)
         } else {
             report = LimitsReport(Limits.fromEnvironment())
+            LayerVariables.report(as: "ioctx limits")
         }
         try Output.write(json ? Output.json(report) : report.text)
     }

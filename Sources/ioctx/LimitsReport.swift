@@ -184,6 +184,9 @@ extension LimitsReport {
             meaning: "events of all io_setup together; without the variable, that of fs.aio-max-nr"),
     ]
 
+    /// What sets them.
+    static var variables: [String] { rows.map(\.variable) }
+
     private struct GaugeRow: Sendable {
         let name: String
         let gauge: @Sendable (ioctx_counters) -> ioctx_gauge
