@@ -16,20 +16,20 @@ struct LimitsCommand: ParsableCommand {
             them at its first request; the values shown are those that it would find with
             the environment of this command.
 
-            With the number of a process that runs on the layer: its own limits, how near it is and
-            was to them, and its requests by face and path. It is not stopped. This takes root,
-            or the process's user where kernel.yama.ptrace_scope is 0. In a sandbox that forbids
-            memfd_create, the counters cannot be found.
+            With the number of a process that runs on the layer: its own limits, how near
+            it is and was to them, and its requests by face and path. It is not stopped.
+            This takes root, or the process's user where kernel.yama.ptrace_scope is 0.
+            In a sandbox that forbids memfd_create, the counters cannot be found.
 
             Examples:
               ioctx limits
-              IOCTX_MAX_AIO_PROCS=64 ioctx limits --json | jq '.limits.max_aio_procs.value'
+              IOCTX_MAX_AIO_PROCS=64 ioctx limits --json | jq .limits.max_aio_procs
               ioctx limits --contexts $(pidof mariadbd)
               ioctx limits $(pidof mariadbd) --json | jq '.requests.linux.in_flight'
 
             The keys of --json are stable; "schema" counts up when one changes its meaning.
-            Exit status: 0; 1 when the process cannot be read or is not on the layer; 64 for
-            wrong options.
+            Exit status: 0; 1 when the process cannot be read or is not on the layer;
+            64 for wrong options.
             """)
 
     @Flag(help: "Print one JSON object.")
