@@ -1,14 +1,11 @@
-// Runs cases, each side of each in a process of its own, and compares what they wrote down.
-//
-// Where the kernel's answers race, any that it gives is right: before a difference counts, the
-// reference is run again, and the layer passes when it agrees with one of those runs.
+// Runs cases, each side of each in a process of its own, the layer's once with each engine.
 
 import CConformance
 import CLibAIO
 import Glibc
 import TestBed
 
-/// What came of one case, on both sides.
+/// What came of one case with one engine, on both sides.
 public struct Outcome: Sendable {
     public enum Verdict: Sendable {
         case passed
@@ -17,6 +14,7 @@ public struct Outcome: Sendable {
     }
 
     public let name: String
+    public let engine: String
     public let verdict: Verdict
     public let seconds: Double
     /// The lines that only one side has.
@@ -29,8 +27,8 @@ public struct Runner: Sendable {
     public var tool: String
     public var library: String
     public var folder: String
-    /// The layer's IOCTX_ENGINE; nil leaves it as it is.
-    public var engine: String?
+    /// Values of the layer's IOCTX_ENGINE; the cases run with each.
+    public var engines: [String]
     /// How many cases run at the same time.
     public var jobs: Int
     /// Whether the kernel's answers are the recorded ones.
@@ -41,12 +39,12 @@ public struct Runner: Sendable {
     static let referenceRuns = 3
 
     public init(
-        tool: String, library: String, engine: String?, folder: String, jobs: Int,
+        tool: String, library: String, engines: [String], folder: String, jobs: Int,
         usesRecorded: Bool, childArguments: @escaping @Sendable (ChildTask) -> [String]
     ) {
         self.tool = tool
         self.library = library
-        self.engine = engine
+        self.engines = engines
         self.folder = folder
         self.jobs = jobs
         self.usesRecorded = usesRecorded
@@ -70,7 +68,8 @@ public struct Runner: Sendable {
             }, nil) == 0
     }
 
-    /// Calls `report` with each outcome in the order of the cases, as soon as it is known.
+    /// Calls `report` with each outcome in the order of the cases and engines, as soon as all of its
+    /// case are known.
     public func run(_ cases: [Case], report: (Outcome) -> Void) {
         let board = Board(count: cases.count)
         var workers: [Worker] = []
@@ -90,7 +89,7 @@ public struct Runner: Sendable {
                 for worker in workers { while !worker.join(seconds: 60) {} }
                 board.put(next, judge(cases[next]))
             }
-            report(board.wait(next))
+            for outcome in board.wait(next) { report(outcome) }
             next += 1
         }
         for worker in workers { while !worker.join(seconds: 60) {} }
@@ -99,66 +98,48 @@ public struct Runner: Sendable {
     /// The transcripts of the kernel, for the reference file.
     public func record(_ cases: [Case], report: (String, String) -> Void) {
         for one in cases {
-            report(one.name, Reference.format(one.name, transcript(one, side: referenceSide(one))))
+            report(one.name, Reference.format(one.name, runReference(of: one)))
         }
     }
 
-    private func referenceSide(_ one: Case) -> String {
-        switch one.reference {
-        case .kernel: "kernel"
-        case .library: "libaio.so.1"
-        case .glibc, .standard: "glibc"
-        }
+    private func runReference(of one: Case) -> TranscriptRead {
+        let side =
+            switch one.reference {
+            case .kernel: "kernel"
+            case .library: "libaio.so.1"
+            case .glibc, .standard: "glibc"
+            }
+        return transcript(one, side: side, engine: nil)
     }
 
     // MARK: One case
 
-    func judge(_ one: Case) -> Outcome {
-        let start = Clock.now
-        func outcome(
-            _ verdict: Outcome.Verdict, _ reference: [String] = [], _ layer: [String] = []
-        ) -> Outcome {
-            Outcome(
-                name: one.name, verdict: verdict, seconds: Clock.now - start, reference: reference,
-                layer: layer)
+    /// One outcome for each engine.
+    func judge(_ one: Case) -> [Outcome] {
+        var runs = ReferenceRuns(limit: usesRecorded ? 1 : Self.referenceRuns) {
+            reference(for: one)
         }
-
-        let layer = transcript(one, side: library)
-        if let reason = layer.skip { return outcome(.skipped(reason: reason)) }
-        var first: ([String], [String])?
-        var why: String?
-        for _ in 0..<(usesRecorded ? 1 : Self.referenceRuns) {
-            guard let reference = reference(for: one) else {
-                return outcome(.skipped(reason: "nothing was recorded for it"))
-            }
-            if let reason = reference.skip {
-                return outcome(.skipped(reason: usesRecorded ? "not recorded: \(reason)" : reason))
-            }
-            if !reference.ended && reference.lines.last?.hasPrefix("no end within") == true {
-                return outcome(.failed(why: "the reference did not end"), reference.lines, [])
-            }
-            let expected = reference.lines
-            if let difference = one.difference {
-                if difference.allows(layer.lines, where: expected)
-                    || ringMayBeTheKernels && expected == layer.lines
-                {
-                    return outcome(.passed)
-                }
-                why = "the documented difference does not hold"
-            } else if expected == layer.lines {
-                return outcome(.passed)
-            }
-            if first == nil { first = Self.onlyInOne(expected, layer.lines) }
+        return engines.map { engine in
+            let start = Clock.now
+            let layer = transcript(one, side: library, engine: engine)
+            let judgement = Judgement.of(one, layer, engine: engine, &runs)
+            return Outcome(
+                name: one.name, engine: engine, verdict: judgement.verdict,
+                seconds: Clock.now - start, reference: judgement.reference, layer: judgement.layer)
         }
-        return outcome(.failed(why: why), first?.0 ?? [], first?.1 ?? [])
     }
 
+    /// What the layer must agree with.
     private func reference(for one: Case) -> TranscriptRead? {
         if one.reference == .standard {
             return TranscriptRead(lines: one.stated, skip: nil, ended: true)
         }
-        if usesRecorded { return Reference.recorded[one.name] }
-        let result = transcript(one, side: referenceSide(one))
+        if usesRecorded {
+            guard var recorded = Reference.recorded[one.name] else { return nil }
+            if let reason = recorded.skip { recorded.skip = "not recorded: \(reason)" }
+            return recorded
+        }
+        let result = runReference(of: one)
         // No libaio on this machine is no reason to skip: its answers were recorded.
         if one.reference == .library, result.skip?.hasSuffix("No such file or directory") == true {
             return Reference.recorded[one.name]
@@ -166,28 +147,9 @@ public struct Runner: Sendable {
         return result
     }
 
-    /// With these engines a context that begins with O_DIRECT or POLL has the kernel's own ring, on
-    /// which nothing differs.
-    private var ringMayBeTheKernels: Bool {
-        engine == nil || engine == "auto" || engine == "native"
-    }
-
-    private static func onlyInOne(_ reference: [String], _ layer: [String])
-        -> ([String], [String])
-    {
-        var only: ([String], [String]) = ([], [])
-        for change in layer.difference(from: reference) {
-            switch change {
-            case .remove(_, let line, _): only.0.append(line)
-            case .insert(_, let line, _): only.1.append(line)
-            }
-        }
-        return only
-    }
-
     // MARK: One side
 
-    func transcript(_ one: Case, side: String) -> TranscriptRead {
+    func transcript(_ one: Case, side: String, engine: String?) -> TranscriptRead {
         var template = Array("\(folder)/ioctx-verify-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
             return TranscriptRead(lines: [], skip: "no folder in \(folder)", ended: false)
@@ -289,7 +251,7 @@ struct TranscriptRead: Sendable {
 private final class Board: @unchecked Sendable {
     private var mutex = pthread_mutex_t()
     private var changed = pthread_cond_t()
-    private var outcomes: [Outcome?]
+    private var outcomes: [[Outcome]?]
     private var next = 0
 
     init(count: Int) {
@@ -306,14 +268,14 @@ private final class Board: @unchecked Sendable {
         return next - 1
     }
 
-    func put(_ index: Int, _ outcome: Outcome) {
+    func put(_ index: Int, _ outcome: [Outcome]) {
         pthread_mutex_lock(&mutex)
         outcomes[index] = outcome
         pthread_cond_broadcast(&changed)
         pthread_mutex_unlock(&mutex)
     }
 
-    func wait(_ index: Int) -> Outcome {
+    func wait(_ index: Int) -> [Outcome] {
         pthread_mutex_lock(&mutex)
         defer { pthread_mutex_unlock(&mutex) }
         while true {

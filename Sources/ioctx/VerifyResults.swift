@@ -8,6 +8,8 @@ import TestBed
 struct VerifyResults: Encodable {
     struct Result: Encodable {
         let name: String
+        /// Where there are several.
+        let engine: String?
         let status: String
         let reason: String?
         let seconds: Double
@@ -18,7 +20,9 @@ struct VerifyResults: Encodable {
     let schema = 1
     let reference: String
     let library: String
+    /// Comma by comma where there are several.
     let engine: String
+    private let engines: [String]
     private(set) var passed = 0
     private(set) var failed = 0
     private(set) var skipped = 0
@@ -28,10 +32,11 @@ struct VerifyResults: Encodable {
         case schema, reference, library, engine, passed, failed, skipped, cases
     }
 
-    init(reference: String, library: String, engine: String) {
+    init(reference: String, library: String, engines: [String]) {
         self.reference = reference
         self.library = library
-        self.engine = engine
+        self.engines = engines
+        engine = engines.joined(separator: ",")
     }
 
     var summary: String { "\(passed) passed, \(failed) failed, \(skipped) skipped" }
@@ -51,16 +56,18 @@ struct VerifyResults: Encodable {
         }
         cases.append(
             Result(
-                name: outcome.name, status: status.name, reason: status.reason,
+                name: outcome.name, engine: engines.count > 1 ? outcome.engine : nil,
+                status: status.name, reason: status.reason,
                 seconds: outcome.seconds, kernel: outcome.reference, layer: outcome.layer))
     }
 
-    static func lines(of outcome: Outcome) -> String {
+    func lines(of outcome: Outcome) -> String {
+        let name = outcome.name + (engines.count > 1 ? " (\(outcome.engine))" : "")
         switch outcome.verdict {
-        case .passed: return "ok   \(outcome.name)\n"
-        case .skipped(let reason): return "skip \(outcome.name): \(reason)\n"
+        case .passed: return "ok   \(name)\n"
+        case .skipped(let reason): return "skip \(name): \(reason)\n"
         case .failed(let why):
-            var text = "FAIL \(outcome.name)" + (why.map { ": \($0)" } ?? "") + "\n"
+            var text = "FAIL \(name)" + (why.map { ": \($0)" } ?? "") + "\n"
             for line in outcome.reference { text += "     kernel: \(line)\n" }
             for line in outcome.layer { text += "     layer:  \(line)\n" }
             return text
@@ -81,7 +88,8 @@ struct VerifyResults: Encodable {
             """
         for one in cases {
             let name = XML.escaped(one.name)
-            text += "  <testcase name=\"\(name)\" time=\"\(one.seconds)\">"
+            let group = one.engine.map { " classname=\"\($0)\"" } ?? ""
+            text += "  <testcase name=\"\(name)\"\(group) time=\"\(one.seconds)\">"
             let reason = XML.escaped(one.reason ?? "")
             if one.status == "skipped" { text += "<skipped message=\"\(reason)\"/>" }
             if one.status == "failed" {

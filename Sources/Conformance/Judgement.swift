@@ -1,0 +1,84 @@
+// What a case's two transcripts come to.
+//
+// Where the kernel's answers race, any that it gives is right: before a difference counts, the
+// reference is run again, and the layer passes when it agrees with one of those runs.
+
+/// The reference's transcripts of one case, each made when it is first asked for: every engine is
+/// compared with the same ones.
+struct ReferenceRuns {
+    /// How often it may be run.
+    let limit: Int
+    private let make: () -> TranscriptRead?
+    private var made: [TranscriptRead?] = []
+
+    init(limit: Int, _ make: @escaping () -> TranscriptRead?) {
+        self.limit = limit
+        self.make = make
+    }
+
+    /// That of a run, counted from 0; nil where there is no reference.
+    mutating func transcript(_ run: Int) -> TranscriptRead? {
+        while made.count <= run { made.append(make()) }
+        return made[run]
+    }
+}
+
+/// A verdict, with the lines that only one side has.
+struct Judgement {
+    var verdict: Outcome.Verdict
+    var reference: [String] = []
+    var layer: [String] = []
+
+    /// Of what the layer wrote down, with an engine.
+    static func of(
+        _ one: Case, _ layer: TranscriptRead, engine: String, _ runs: inout ReferenceRuns
+    ) -> Judgement {
+        if let reason = layer.skip { return Judgement(verdict: .skipped(reason: reason)) }
+        var judgement: Judgement?
+        for run in 0..<runs.limit {
+            guard let reference = runs.transcript(run) else {
+                return Judgement(verdict: .skipped(reason: "nothing was recorded for it"))
+            }
+            if let reason = reference.skip {
+                return Judgement(verdict: .skipped(reason: reason))
+            }
+            if !reference.ended && reference.lines.last?.hasPrefix("no end within") == true {
+                return Judgement(
+                    verdict: .failed(why: "the reference did not end"), reference: reference.lines)
+            }
+            if agrees(layer.lines, with: reference.lines, one.difference, engine) {
+                return Judgement(verdict: .passed)
+            }
+            judgement = judgement ?? difference(of: layer.lines, from: reference.lines, one)
+        }
+        return judgement ?? Judgement(verdict: .failed(why: nil))
+    }
+
+    private static func agrees(
+        _ layer: [String], with reference: [String], _ difference: Difference?, _ engine: String
+    ) -> Bool {
+        guard let difference else { return layer == reference }
+        return difference.allows(layer, where: reference)
+            || layer == reference && ringMayBeTheKernels(engine)
+    }
+
+    /// With these engines a context that begins with O_DIRECT or POLL has the kernel's own ring, on
+    /// which nothing differs.
+    private static func ringMayBeTheKernels(_ engine: String) -> Bool {
+        engine == "auto" || engine == "native"
+    }
+
+    private static func difference(
+        of layer: [String], from reference: [String], _ one: Case
+    ) -> Judgement {
+        let why = one.difference == nil ? nil : "the documented difference does not hold"
+        var judgement = Judgement(verdict: .failed(why: why))
+        for change in layer.difference(from: reference) {
+            switch change {
+            case .remove(_, let line, _): judgement.reference.append(line)
+            case .insert(_, let line, _): judgement.layer.append(line)
+            }
+        }
+        return judgement
+    }
+}
