@@ -56,10 +56,12 @@ let package = Package(
             name: "CConformance", exclude: ["reference.txt"],
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(
-            name: "TestBed", dependencies: ["CConformance"],
+            name: "CTestBed", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(
+            name: "TestBed", dependencies: ["CTestBed"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .target(
-            name: "Conformance", dependencies: ["CLibAIO", "CConformance", "TestBed"],
+            name: "Conformance", dependencies: ["CLibAIO", "CConformance", "CTestBed", "TestBed"],
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .target(
             name: "CBenchmark", dependencies: ["CLibAIO"],
@@ -67,7 +69,7 @@ let package = Package(
         .target(
             name: "Benchmark",
             dependencies: [
-                "CLibAIO", "CConformance", "CBenchmark", "TestBed",
+                "CLibAIO", "CTestBed", "CBenchmark", "TestBed",
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: [.treatAllWarnings(as: .error)]),

@@ -4,7 +4,7 @@
 // answers with a byte then. At the end of its input it writes what it has measured, as JSON.
 
 import CBenchmark
-import CConformance
+import CTestBed
 import FoundationEssentials
 import Glibc
 import TestBed
@@ -33,9 +33,9 @@ final class Child {
         self.look = look
         var inputs: [Int32] = [0, 0]
         var outputs: [Int32] = [0, 0]
-        var error = conformance_pipe(&inputs, O_CLOEXEC)
+        var error = testbed_pipe(&inputs, O_CLOEXEC)
         if error < 0 { throw Trouble("a pipe to a child: \(Trouble.words(error))") }
-        error = conformance_pipe(&outputs, O_CLOEXEC)
+        error = testbed_pipe(&outputs, O_CLOEXEC)
         if error < 0 {
             close(inputs[0])
             close(inputs[1])
@@ -45,7 +45,7 @@ final class Child {
         let json = String(decoding: try JSONEncoder().encode(task), as: UTF8.self)
         let arguments = [tool, "bench", "--child", json]
         let words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        process = conformance_spawn(tool, words, inputs[0], outputs[1])
+        process = testbed_spawn(tool, words, inputs[0], outputs[1])
         for word in words { free(word) }
         close(inputs[0])
         close(outputs[1])

@@ -1,7 +1,7 @@
 // Cases that keep a number of requests of POSIX AIO in flight, in whatever way programs do.
 
 import CBenchmark
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -52,7 +52,7 @@ private final class PosixClient {
     private let calls: PosixCalls
     private let count: Int
     private let offsets: UnsafeMutablePointer<Offsets>
-    private let blocks: UnsafeMutablePointer<conformance_aiocb>
+    private let blocks: UnsafeMutablePointer<testbed_aiocb>
     /// The addresses of the blocks that are under way, 0 for the others.
     private let pending: UnsafeMutablePointer<UInt>
     private let starts: UnsafeMutablePointer<UInt64>
@@ -76,7 +76,7 @@ private final class PosixClient {
             (offsets + number).initialize(to: own)
         }
         blocks = .allocate(capacity: count)
-        memset(blocks, 0, count * MemoryLayout<conformance_aiocb>.stride)
+        memset(blocks, 0, count * MemoryLayout<testbed_aiocb>.stride)
         pending = .allocate(capacity: count)
         pending.initialize(repeating: 0, count: count)
         starts = .allocate(capacity: count)
@@ -105,15 +105,15 @@ private final class PosixClient {
     private static let sigevSignal: Int32 = 0
     private static let sigevNone: Int32 = 1
 
-    private func askForNotification(_ block: inout conformance_aiocb) {
+    private func askForNotification(_ block: inout testbed_aiocb) {
         switch shape.waiting {
         case .suspend, .list:
-            conformance_notify(&block.aio_sigevent, Self.sigevNone, 0, 0)
+            testbed_notify(&block.aio_sigevent, Self.sigevNone, 0, 0)
         case .signal:
-            conformance_notify(&block.aio_sigevent, Self.sigevSignal, Self.signal, 0)
+            testbed_notify(&block.aio_sigevent, Self.sigevSignal, Self.signal, 0)
         case .function:
             let ring: @convention(c) (Int32) -> Void = { bell in eventfd_write(bell, 1) }
-            conformance_notify_thread(&block.aio_sigevent, ring, bell, 0)
+            testbed_notify_thread(&block.aio_sigevent, ring, bell, 0)
         }
     }
 

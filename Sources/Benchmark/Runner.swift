@@ -5,7 +5,6 @@
 // disturbs the machine for longer than a round disturbs both sides of a pair.
 
 import CBenchmark
-import CConformance
 import FoundationEssentials
 import Glibc
 import TestBed

@@ -1,6 +1,6 @@
 // What a run makes in the file system, and takes away again.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -105,12 +105,12 @@ public final class Scratch {
     }
 
     private func loopDevice() throws -> String {
-        let memory = conformance_memfd("device")
+        let memory = testbed_memfd("device")
         if memory < 0 { throw Skip("memfd_create: \(Trouble.words(memory))") }
         defer { close(memory) }
         ftruncate(memory, Self.deviceBytes)
         var name = [CChar](repeating: 0, count: 64)
-        loop = conformance_loop(memory, &name, name.count)
+        loop = testbed_loop(memory, &name, name.count)
         if loop < 0 { throw Skip("no zram, and a loop device: \(Trouble.words(loop))") }
         return String(decoding: name.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
     }

@@ -1,7 +1,7 @@
 // Where a case finds its file or device, made ready for one measurement, in the child.
 
 import CBenchmark
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -156,14 +156,14 @@ struct Setting {
         func must(_ what: String, _ result: Int32) throws {
             if result < 0 { throw Skip("\(what): \(Trouble.words(result))") }
         }
-        try must("a mount name space", conformance_private_mounts())
+        try must("a mount name space", testbed_private_mounts())
         let folders = ["upper", "work", "merged"].map { "\(task.folder)/\($0)" }
         for folder in folders { mkdir(folder, 0o700) }
         guard let slash = task.file.lastIndex(of: "/") else { throw Skip("no folder") }
         let options =
             "lowerdir=\(task.file[..<slash]),upperdir=\(folders[0]),workdir=\(folders[1])"
         try must(
-            "mounting overlayfs", conformance_mount("none", folders[2], "overlay", options))
+            "mounting overlayfs", testbed_mount("none", folders[2], "overlay", options))
         return folders[2] + task.file[slash...]
     }
 

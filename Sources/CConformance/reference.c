@@ -1,5 +1,5 @@
 /* The recorded answers, as bytes of the tool itself: there is no file to lose. */
-#include "conformance.h"
+#include "reference.h"
 
 /* clang takes #embed in every dialect, but says so. */
 #pragma clang diagnostic ignored "-Wc23-extensions"

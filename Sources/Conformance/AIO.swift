@@ -2,7 +2,6 @@
 //
 // Pointers are plain addresses here, because many cases are about bad ones.
 
-import CConformance
 import CLibAIO
 import Glibc
 import TestBed

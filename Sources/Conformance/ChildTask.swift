@@ -1,6 +1,5 @@
 // A case in this process: what the runner starts for each side.
 
-import CConformance
 import Glibc
 import TestBed
 

@@ -1,13 +1,13 @@
 // Child processes of a case.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
 extension Scene {
     /// Runs `body` in a fork and writes down how it ended, if not by itself.
     func inChild(seconds: Double = 5, _ body: () -> Void) {
-        let child = conformance_fork()
+        let child = testbed_fork()
         if child == 0 {
             body()
             _exit(0)
@@ -28,6 +28,6 @@ extension Scene {
         }
         let signal = status & 0x7f
         if signal == 0 { return "ended with \(status >> 8 & 0xff)" }
-        return "died of \(conformance_signal_name(signal).map { String(cString: $0) } ?? "?")"
+        return "died of \(testbed_signal_name(signal).map { String(cString: $0) } ?? "?")"
     }
 }

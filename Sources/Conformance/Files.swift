@@ -3,7 +3,7 @@
 // A stream is fed before it is read and drained before it is written, because the kernel does those
 // requests inside io_submit and would wait there.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -62,7 +62,7 @@ extension Scene {
     }
 
     func memfd() throws -> File {
-        let file = self.file(try checked("memfd", conformance_memfd("suite")), "memfd")
+        let file = self.file(try checked("memfd", testbed_memfd("suite")), "memfd")
         let buffer = Buffer(Scene.fileBytes)
         buffer.fill(seed: 1)
         Glibc.write(file.descriptor, buffer.pointer, buffer.count)
@@ -87,13 +87,13 @@ extension Scene {
         buffer.fill(seed: 1)
         result.feed = {
             // Exactly one piece is there to read, whatever was before.
-            while conformance_bytes_readable(read) > 0 {
+            while testbed_bytes_readable(read) > 0 {
                 if Glibc.read(read, Buffer(65536).pointer, 65536) <= 0 { break }
             }
             Glibc.write(peer, buffer.pointer, buffer.count)
         }
         result.drain = {
-            while conformance_bytes_readable(peer) > 0 {
+            while testbed_bytes_readable(peer) > 0 {
                 if Glibc.read(peer, Buffer(65536).pointer, 65536) <= 0 { break }
             }
         }
@@ -157,7 +157,7 @@ extension Scene {
         let feed = nearFile.feed
         nearFile.feed = {
             feed()
-            while conformance_bytes_readable(near) < 4096 { usleep(100) }
+            while testbed_bytes_readable(near) < 4096 { usleep(100) }
         }
         return (nearFile, pair(far, far, "tcp's peer", peer: near, reading: true))
     }

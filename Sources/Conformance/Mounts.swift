@@ -3,7 +3,7 @@
 // Mounts go into a name space of the case's own process, and loop devices free themselves when
 // nothing holds them, so that a crash leaves nothing behind.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -26,7 +26,7 @@ extension Scene {
             guard access(path, X_OK) == 0 else { continue }
             let words = ([path] + arguments).map { strdup($0) } + [nil]
             let null = Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC)
-            let child = conformance_spawn(path, words, -1, null)
+            let child = testbed_spawn(path, words, -1, null)
             close(null)
             let end = ending(of: child)
             if end != "ended with 0" { throw Skip("\(program) \(end)") }
@@ -37,7 +37,7 @@ extension Scene {
 
     private func privateMounts() throws {
         try needRoot()
-        try must("a mount name space", Int(conformance_private_mounts()))
+        try must("a mount name space", Int(testbed_private_mounts()))
     }
 
     /// A fresh file system of this type in an image, mounted.
@@ -48,10 +48,10 @@ extension Scene {
         let image = try image(megabytes << 20)
         try run("mkfs.\(type)", options + [path])
         var device = [CChar](repeating: 0, count: 64)
-        let loop = conformance_loop(image.descriptor, &device, device.count)
+        let loop = testbed_loop(image.descriptor, &device, device.count)
         try must("a loop device", Int(loop))
         let target = folder("mounted")
-        try must("mounting \(type)", Int(conformance_mount(device, target, type, nil)))
+        try must("mounting \(type)", Int(testbed_mount(device, target, type, nil)))
         close(loop)
         image.close()
         chmod(target, 0o777)
@@ -62,7 +62,7 @@ extension Scene {
     func tmpfs(bytes: Int) throws -> String {
         try privateMounts()
         let target = folder("tmpfs")
-        try must("mounting tmpfs", Int(conformance_mount("none", target, "tmpfs", "size=\(bytes)")))
+        try must("mounting tmpfs", Int(testbed_mount("none", target, "tmpfs", "size=\(bytes)")))
         return target
     }
 
@@ -72,7 +72,7 @@ extension Scene {
         let (lower, upper, work) = (folder("lower"), folder("upper"), folder("work"))
         let target = folder("merged")
         let options = "lowerdir=\(lower),upperdir=\(upper),workdir=\(work)"
-        try must("mounting overlay", Int(conformance_mount("none", target, "overlay", options)))
+        try must("mounting overlay", Int(testbed_mount("none", target, "overlay", options)))
         mounted = target
         return target
     }
@@ -82,7 +82,7 @@ extension Scene {
         try needRoot()
         let backing = try regular(name: "backing \(flags)")
         var device = [CChar](repeating: 0, count: 64)
-        let loop = conformance_loop(backing.descriptor, &device, device.count)
+        let loop = testbed_loop(backing.descriptor, &device, device.count)
         try must("a loop device", Int(loop))
         backing.close()
         // `loop` stays open: it is what holds the device.

@@ -4,26 +4,26 @@
 // POSIX lets a call refuse a request or accept it and let it fail. `outcome` writes the same for
 // both; where a case is about the call itself, it writes the call down.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
 /// A struct aiocb at an address that stays, and its buffer.
 final class Block {
-    let it: UnsafeMutablePointer<conformance_aiocb>
+    let it: UnsafeMutablePointer<testbed_aiocb>
     let buffer: Buffer
     let text: String
 
     init(_ file: File, _ buffer: Buffer, _ count: Int, at offset: Int, _ text: String) {
         it = .allocate(capacity: 1)
-        memset(it, 0, MemoryLayout<conformance_aiocb>.size)
+        memset(it, 0, MemoryLayout<testbed_aiocb>.size)
         self.buffer = buffer
         self.text = text
         it.pointee.aio_fildes = file.descriptor
         it.pointee.aio_buf = buffer.pointer
         it.pointee.aio_nbytes = count
         it.pointee.aio_offset = offset
-        conformance_notify(&it.pointee.aio_sigevent, Int32(Self.sigevNone), 0, 0)
+        testbed_notify(&it.pointee.aio_sigevent, Int32(Self.sigevNone), 0, 0)
     }
 
     static let sigevSignal: Int32 = 0
@@ -33,7 +33,7 @@ final class Block {
     var isRead: Bool { it.pointee.aio_lio_opcode == 0 }
 
     @discardableResult
-    func change(_ body: (inout conformance_aiocb) -> Void) -> Block {
+    func change(_ body: (inout testbed_aiocb) -> Void) -> Block {
         body(&it.pointee)
         return self
     }
@@ -41,7 +41,7 @@ final class Block {
     /// Asks for a queued signal.
     @discardableResult
     func signalling(_ signal: Int32, value: Int32 = 0) -> Block {
-        conformance_notify(&it.pointee.aio_sigevent, Self.sigevSignal, signal, value)
+        testbed_notify(&it.pointee.aio_sigevent, Self.sigevSignal, signal, value)
         return self
     }
 }

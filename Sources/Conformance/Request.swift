@@ -1,6 +1,6 @@
 // Requests, buffers and files as the cases name them, and their words in a transcript.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 
@@ -28,15 +28,15 @@ struct Buffer {
     var pointer: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: address)! }
 
     func fill(seed: UInt32, from offset: Int = 0) {
-        conformance_fill(pointer, count, seed, UInt64(offset))
+        testbed_fill(pointer, count, seed, UInt64(offset))
     }
 
     func holds(seed: UInt32, from offset: Int = 0) -> Bool {
-        conformance_has_pattern(pointer, count, seed, UInt64(offset)) != 0
+        testbed_has_pattern(pointer, count, seed, UInt64(offset)) != 0
     }
 
     func hash(_ length: Int) -> String {
-        String(conformance_hash(pointer, min(length, count)), radix: 16)
+        String(testbed_hash(pointer, min(length, count)), radix: 16)
     }
 
     func part(_ start: Int, _ length: Int) -> Buffer {

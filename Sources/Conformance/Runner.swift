@@ -1,6 +1,6 @@
 // Runs cases, each side of each in a process of its own, the layer's once with each engine.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -159,7 +159,7 @@ public struct Runner: Sendable {
         chmod(home, 0o777)
         defer { Folder.remove(home) }
         var ends: [Int32] = [0, 0]
-        guard conformance_pipe(&ends, O_CLOEXEC) == 0 else {
+        guard testbed_pipe(&ends, O_CLOEXEC) == 0 else {
             return TranscriptRead(lines: [], skip: "no pipe", ended: false)
         }
         defer { close(ends[0]) }
@@ -177,7 +177,7 @@ public struct Runner: Sendable {
     private func spawn(_ arguments: [String], output: Int32) -> Int32 {
         let words = ([tool] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
-        return conformance_spawn(tool, words, -1, output)
+        return testbed_spawn(tool, words, -1, output)
     }
 }
 
@@ -226,7 +226,7 @@ struct TranscriptRead: Sendable {
         if !reaped {
             lines.append("no end within \(limitSeconds) s")
         } else if status & 0x7f != 0 {
-            let name = conformance_signal_name(status & 0x7f).map { String(cString: $0) }
+            let name = testbed_signal_name(status & 0x7f).map { String(cString: $0) }
             lines.append("died of \(name ?? "signal \(status & 0x7f)")")
         } else if !ended && skip == nil {
             lines.append("ended with \(status >> 8 & 0xff)")

@@ -3,7 +3,7 @@
 // The transcript goes out line by line, so that what was written before a crash is not lost. Lines
 // must not depend on addresses, on timing, or on the order of requests that race.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -43,7 +43,7 @@ final class Scene {
     }
 
     static func value(_ result: Int) -> String {
-        guard result < 0, result > -4096, let name = conformance_errno_name(Int32(-result)) else {
+        guard result < 0, result > -4096, let name = testbed_errno_name(Int32(-result)) else {
             return "\(result)"
         }
         return "\(result) \(String(cString: name))"

@@ -1,6 +1,6 @@
 // A library that a case is run on: a libaio, or one with POSIX AIO.
 
-import CConformance
+import CTestBed
 import Glibc
 
 /// It stays loaded.
@@ -21,7 +21,7 @@ public struct Library {
     /// Loads it as the dynamic linker would: `path` may be a bare name. Throws Trouble.
     public init(_ path: String) throws {
         // Its own functions before this program's, which has the layer in itself.
-        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(CONFORMANCE_DEEPBIND)) else {
+        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | Int32(TESTBED_DEEPBIND)) else {
             throw Trouble("the library cannot be loaded: \(String(cString: dlerror()))")
         }
         self.path = path
@@ -34,7 +34,7 @@ public struct Library {
     public func function<F>(
         _ name: String, version: String? = nil, as type: F.Type = F.self
     ) throws -> F {
-        guard let symbol = conformance_symbol(handle, name, version) else {
+        guard let symbol = testbed_symbol(handle, name, version) else {
             throw Skip("\(path) has no \(name)")
         }
         return unsafeBitCast(symbol, to: type)

@@ -1,6 +1,6 @@
 // Threads of a case.
 
-import CConformance
+import CTestBed
 import Glibc
 
 /// A thread, started at once.
@@ -27,7 +27,7 @@ public final class Worker {
     @discardableResult
     public func join(seconds: Double = 5) -> Bool {
         if joined { return true }
-        joined = conformance_join(thread, seconds) == 0
+        joined = testbed_join(thread, seconds) == 0
         return joined
     }
 

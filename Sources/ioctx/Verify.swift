@@ -95,7 +95,8 @@ struct Verify: ParsableCommand {
 
     func run() throws {
         if let childCase, let childSide, let dir {
-            ChildTask(name: childCase, side: childSide, folder: dir, engine: engine.first?.rawValue
+            ChildTask(
+                name: childCase, side: childSide, folder: dir, engine: engine.first?.rawValue
             ).run()
         }
         let cases = Catalog.matching(only, of: face == .linux ? Catalog.all : Catalog.posix)

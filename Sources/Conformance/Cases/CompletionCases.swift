@@ -1,6 +1,6 @@
 // When and in which order events come, what eventfds count, and who sees the data of whom.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 
@@ -329,7 +329,7 @@ enum CompletionCases {
                     s.submit(context, s.pwrite(file, 4096, at: round * 4096, seed: UInt32(round)))
                     file.close()
                     // The number goes to a stranger that must stay as it is.
-                    let stranger = s.file(conformance_memfd("stranger"), "stranger")
+                    let stranger = s.file(testbed_memfd("stranger"), "stranger")
                     s.reap(context, 1)
                     s.contents(of: stranger)
                     stranger.close()

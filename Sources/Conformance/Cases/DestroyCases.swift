@@ -1,6 +1,6 @@
 // io_destroy with everything that may be under way, and what threads and processes do to contexts.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -118,7 +118,7 @@ enum DestroyCases {
             pair.near.close()
             s.destroy(context)
             var byte: UInt8 = 0
-            conformance_set_nonblocking(pair.far.descriptor, 1)
+            testbed_set_nonblocking(pair.far.descriptor, 1)
             let deadline = Clock.now + 1
             var got = -1
             while got < 0 && Clock.now < deadline { got = read(pair.far.descriptor, &byte, 1) }

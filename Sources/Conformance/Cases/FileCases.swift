@@ -1,7 +1,7 @@
 // What holds for files around a request: descriptors closed and reused, locks, ends of pipes,
 // limits, full disks, and requests larger than most.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -151,7 +151,7 @@ enum FileCases {
         },
         Case("locks/end-with-a-killed-process") { s in
             let file = try s.regular()
-            let child = conformance_fork()
+            let child = testbed_fork()
             if child == 0 {
                 let own = open(file.path!, O_RDWR)
                 flock(own, LOCK_EX)
@@ -206,12 +206,12 @@ enum FileCases {
             s.run(context, s.pread(pipe.reader, 200))
         },
         Case("pipe/write-without-reader") { s in
-            conformance_catch(SIGPIPE, 0)
+            testbed_catch(SIGPIPE, 0)
             let context = s.setup()
             let pipe = try s.pipe()
             pipe.reader.close()
             s.run(context, s.pwrite(pipe.writer, 100))
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
         Case("pipe/write-without-reader-kills") { s in
             let pipe = try s.pipe()
@@ -223,14 +223,14 @@ enum FileCases {
         Case("pipe/nonblocking-and-empty") { s in
             let context = s.setup()
             let pipe = try s.pipe()
-            conformance_set_nonblocking(pipe.reader.descriptor, 1)
+            testbed_set_nonblocking(pipe.reader.descriptor, 1)
             s.run(context, s.pread(pipe.reader, 10))
             s.run(context, s.preadv(pipe.reader, [10]))
         },
         Case("pipe/nonblocking-and-full") { s in
             let context = s.setup()
             let pipe = try s.pipe()
-            conformance_set_nonblocking(pipe.writer.descriptor, 1)
+            testbed_set_nonblocking(pipe.writer.descriptor, 1)
             s.run(context, s.pwrite(pipe.writer, 100_000))
             s.run(context, s.pwrite(pipe.writer, 100))
         },
@@ -242,7 +242,7 @@ enum FileCases {
         Case("pipe/socket-nonblocking-and-empty") { s in
             let context = s.setup()
             let pair = try s.sockets()
-            conformance_set_nonblocking(pair.near.descriptor, 1)
+            testbed_set_nonblocking(pair.near.descriptor, 1)
             s.run(context, s.pread(pair.near, 10))
         },
         Case("pipe/read-of-an-empty-one-waits") { s in
@@ -305,7 +305,7 @@ enum FileCases {
             waits.replacing("reads", with: "writes").replacing("data", with: "room"),
             ("io_submit waited: yes", "io_submit waited: no")),
         Case("pipe/signal-during-a-waiting-read") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let context = s.setup()
             let pipe = try s.pipe()
             let me = pthread_self()
@@ -327,45 +327,45 @@ enum FileCases {
 
     // MARK: Limits
 
-    private static func limit(_ resource: conformance_limit, _ value: UInt) {
-        _ = conformance_set_limit(resource, value)
+    private static func limit(_ resource: testbed_limit, _ value: UInt) {
+        _ = testbed_set_limit(resource, value)
     }
 
     private static let limits: [Case] =
         [
             Case("limits/file-size") { s in
-                conformance_catch(SIGXFSZ, 0)
+                testbed_catch(SIGXFSZ, 0)
                 let file = try s.regular()
                 let context = s.setup()
-                limit(CONFORMANCE_LIMIT_FSIZE, 70000)
+                limit(TESTBED_LIMIT_FSIZE, 70000)
                 s.run(context, s.pwrite(file, 4096, at: 68000))
-                s.line("signals caught: \(conformance_caught())")
+                s.line("signals caught: \(testbed_caught())")
                 s.run(context, s.pwrite(file, 4096, at: 70000))
-                s.line("signals caught: \(conformance_caught())")
+                s.line("signals caught: \(testbed_caught())")
                 s.run(context, s.pwrite(file, 4096, at: 0))
                 s.run(context, s.pwritev(file, [100, 4096], at: 80000))
-                s.line("signals caught: \(conformance_caught())")
+                s.line("signals caught: \(testbed_caught())")
                 s.contents(of: file)
             },
             Case("limits/file-size-kills") { s in
                 let file = try s.regular()
                 s.inChild {
                     let context = s.setup()
-                    limit(CONFORMANCE_LIMIT_FSIZE, 70000)
+                    limit(TESTBED_LIMIT_FSIZE, 70000)
                     s.run(context, s.pwrite(file, 4096, at: 70000))
                 }
             },
             Case("limits/file-size-before-setup") { s in
                 signal(SIGXFSZ, SIG_IGN)
                 let file = try s.regular()
-                limit(CONFORMANCE_LIMIT_FSIZE, 4096)
+                limit(TESTBED_LIMIT_FSIZE, 4096)
                 let context = s.setup(256)
                 s.run(context, s.pread(file))
                 s.run(context, s.pwrite(file, 4096, at: 65536))
             },
             Case("limits/no-descriptor-left") { s in
                 let file = try s.direct()
-                limit(CONFORMANCE_LIMIT_NOFILE, 64)
+                limit(TESTBED_LIMIT_NOFILE, 64)
                 while dup(0) >= 0 {}
                 let context = s.setup(64)
                 s.submit(
@@ -375,7 +375,7 @@ enum FileCases {
             Case("limits/few-descriptors-left") { s in
                 let file = try s.direct()
                 let counter = try s.counter()
-                limit(CONFORMANCE_LIMIT_NOFILE, 64)
+                limit(TESTBED_LIMIT_NOFILE, 64)
                 var last: Int32 = 0
                 while case let next = dup(0), next >= 0 { last = next }
                 for number in 0..<8 { close(last - Int32(number)) }
@@ -390,7 +390,7 @@ enum FileCases {
                 s.reap(context, 10)
             },
             Case("limits/no-locked-memory") { s in
-                limit(CONFORMANCE_LIMIT_MEMLOCK, 0)
+                limit(TESTBED_LIMIT_MEMLOCK, 0)
                 let file = try s.direct()
                 if geteuid() == 0 { _ = setuid(65534) }
                 let context = s.setup(64)
@@ -401,7 +401,7 @@ enum FileCases {
             Case("limits/no-more-threads") { s in
                 try s.needRoot()
                 let file = try s.direct()
-                limit(CONFORMANCE_LIMIT_NPROC, 0)
+                limit(TESTBED_LIMIT_NPROC, 0)
                 _ = setuid(65534)
                 let context = s.setup(64)
                 s.submit(
@@ -411,7 +411,7 @@ enum FileCases {
             Case("limits/poll-without-threads") { s in
                 try s.needRoot()
                 let counter = try s.counter()
-                limit(CONFORMANCE_LIMIT_NPROC, 0)
+                limit(TESTBED_LIMIT_NPROC, 0)
                 _ = setuid(65534)
                 s.submit(s.setup(64), s.poll(counter, POLLIN))
             }.differs(
@@ -422,8 +422,8 @@ enum FileCases {
                 )),
             Case("limits/without-proc") { s in
                 try s.needRoot()
-                try s.must("a mount name space", Int(conformance_private_mounts()))
-                try s.must("hiding /proc", Int(conformance_mount("none", "/proc", "tmpfs", nil)))
+                try s.must("a mount name space", Int(testbed_private_mounts()))
+                try s.must("hiding /proc", Int(testbed_mount("none", "/proc", "tmpfs", nil)))
                 let file = try s.direct()
                 let context = s.setup(64)
                 s.submit(
@@ -456,23 +456,23 @@ enum FileCases {
 
     /// Whatever is forbidden to the layer, the answers stay the kernel's.
     private static let sandboxes: [Case] = [
-        ("uring-refused", CONFORMANCE_FORBID_URING.rawValue, EPERM, true),
-        ("uring-missing", CONFORMANCE_FORBID_URING.rawValue, ENOSYS, true),
-        ("uring-kills", CONFORMANCE_FORBID_URING.rawValue, 0, true),
-        ("threads-refused", CONFORMANCE_FORBID_CLONE.rawValue, EAGAIN, true),
+        ("uring-refused", TESTBED_FORBID_URING.rawValue, EPERM, true),
+        ("uring-missing", TESTBED_FORBID_URING.rawValue, ENOSYS, true),
+        ("uring-kills", TESTBED_FORBID_URING.rawValue, 0, true),
+        ("threads-refused", TESTBED_FORBID_CLONE.rawValue, EAGAIN, true),
         (
             "kernel-aio-missing",
-            CONFORMANCE_FORBID_URING.rawValue | CONFORMANCE_FORBID_KERNEL_AIO.rawValue, ENOSYS,
+            TESTBED_FORBID_URING.rawValue | TESTBED_FORBID_KERNEL_AIO.rawValue, ENOSYS,
             false
         ),
         (
             "kernel-aio-kills",
-            CONFORMANCE_FORBID_URING.rawValue | CONFORMANCE_FORBID_KERNEL_AIO.rawValue, 0, false
+            TESTBED_FORBID_URING.rawValue | TESTBED_FORBID_KERNEL_AIO.rawValue, 0, false
         ),
     ].map { (name: String, what: UInt32, error: Int32, onKernelToo: Bool) in
         Case("sandbox/\(name)") { s in
             if onKernelToo || s.isLibrary {
-                try s.must("a filter", Int(conformance_forbid(Int32(what), error)))
+                try s.must("a filter", Int(testbed_forbid(Int32(what), error)))
             }
             let context = s.setup(64)
             let file = try s.direct()

@@ -1,7 +1,6 @@
 // What libaio adds to the system calls: io_queue_*, the old versions of three functions, and that
 // no function touches errno. The reference is the system's libaio.
 
-import CConformance
 import CLibAIO
 import Glibc
 import TestBed

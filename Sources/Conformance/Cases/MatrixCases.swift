@@ -1,6 +1,5 @@
 // Every operation on every kind of file.
 
-import CConformance
 import CLibAIO
 import Glibc
 

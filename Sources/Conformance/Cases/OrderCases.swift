@@ -1,6 +1,5 @@
 // Which of two mistakes in one request wins: the order of the kernel's checks.
 
-import CConformance
 import CLibAIO
 import Glibc
 

@@ -1,7 +1,6 @@
 // Bad pointers that a library cannot know without asking the kernel: with IOCTX_STRICT=1 each is
 // -EFAULT, or -EINVAL, as it is to the kernel.
 
-import CConformance
 import CLibAIO
 import Glibc
 import TestBed

@@ -1,6 +1,6 @@
 // IOCB_CMD_POLL beyond the matrix, and io_cancel.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -50,13 +50,13 @@ enum PollCases {
         Case("poll/full-pipe-becomes-writable") { s in
             let context = s.setup()
             let pipe = try s.pipe()
-            conformance_set_nonblocking(pipe.writer.descriptor, 1)
+            testbed_set_nonblocking(pipe.writer.descriptor, 1)
             let piece = Buffer(65536)
             while write(pipe.writer.descriptor, piece.pointer, piece.count) > 0 {}
             s.submit(context, s.poll(pipe.writer, POLLOUT))
             s.getevents(context, 0, 1, seconds: 0)
             while read(pipe.reader.descriptor, piece.pointer, 4096) == 4096,
-                conformance_bytes_readable(pipe.reader.descriptor) > 0
+                testbed_bytes_readable(pipe.reader.descriptor) > 0
             {}
             s.reap(context, 1)
         }.differs(
@@ -122,7 +122,7 @@ enum PollCases {
         },
         Case("poll/pidfd") { s in
             let context = s.setup()
-            let child = conformance_fork()
+            let child = testbed_fork()
             if child == 0 {
                 Clock.sleep(0.1)
                 _exit(3)
@@ -207,7 +207,7 @@ enum PollCases {
             s.submit(context, s.poll(pipe.reader, POLLIN))
             write(pipe.writer.descriptor, "xyz", 3)
             s.reap(context, 1)
-            s.line("readable: \(conformance_bytes_readable(pipe.reader.descriptor))")
+            s.line("readable: \(testbed_bytes_readable(pipe.reader.descriptor))")
         }.differs(names, ("event: POLL pipe 0x1: 0x41", "event: POLL pipe 0x1: 0x1")),
         Case("poll/high-events") { s in
             let context = s.setup()

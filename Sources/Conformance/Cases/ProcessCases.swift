@@ -1,7 +1,7 @@
 // What else a process does around its contexts: shared memory with a child, identities,
 // cancellation of threads, priorities, and memory that is locked or advised away.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -48,8 +48,8 @@ enum ProcessCases {
     }
 
     static let all: [Case] = [
-        submitted("vfork") { conformance_vfork($0, $1) },
-        submitted("clone-vm") { conformance_clone_vm($0, $1) },
+        submitted("vfork") { testbed_vfork($0, $1) },
+        submitted("clone-vm") { testbed_clone_vm($0, $1) },
         Case("process/another-user-after-setup") { s in
             try s.needRoot()
             let file = try s.direct()
@@ -119,7 +119,7 @@ enum ProcessCases {
             s.fact("read or refused", events.allSatisfy { $0.res == 65536 || $0.res == -14 })
         },
         Case("process/timers-and-alarms-undisturbed") { s in
-            conformance_catch(SIGALRM, SA_RESTART)
+            testbed_catch(SIGALRM, SA_RESTART)
             let context = s.setup(64)
             let file = try s.direct()
             alarm(1)
@@ -127,17 +127,17 @@ enum ProcessCases {
                 _ = s.quietSubmit(context, (0..<8).map { s.pread(file, 4096, at: $0 * 4096) })
                 _ = s.quietEvents(context, least: 8, most: 8, seconds: 2)
             }
-            s.fact("the alarm is still to come", conformance_caught() == 0 && alarm(0) > 0)
+            s.fact("the alarm is still to come", testbed_caught() == 0 && alarm(0) > 0)
         },
         Case("process/children-are-not-ours") { s in
-            conformance_catch(SIGCHLD, 0)
+            testbed_catch(SIGCHLD, 0)
             let context = s.setup(64)
             let file = try s.direct()
             s.submit(context, (0..<8).map { s.pread(file, 4096, at: $0 * 4096) } + [s.fsync(file)])
             s.reap(context, 9)
             var status: Int32 = 0
             s.record("waitpid", Int(waitpid(-1, &status, WNOHANG)) < 0 ? -Int(errno) : 0)
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
     ]
 }

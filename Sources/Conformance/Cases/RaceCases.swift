@@ -1,7 +1,7 @@
 // Calls that meet each other. Each case repeats, within a bound, and writes down what must hold for
 // every order in which they can meet.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -258,7 +258,7 @@ enum RaceCases {
             (state.scene, state.context) = (s, context)
             state.list.pointee = request.address
             let raw = Unmanaged.passRetained(state).toOpaque()
-            conformance_on_signal(
+            testbed_on_signal(
                 SIGALRM, SA_RESTART,
                 {
                     let state = Unmanaged<State>.fromOpaque($0!).takeUnretainedValue()
@@ -270,7 +270,7 @@ enum RaceCases {
                         state.odd += 1
                     }
                 }, raw)
-            conformance_alarm_every(200)
+            testbed_alarm_every(200)
             let own = s.pread(file, 16)
             var (sent, seen, odd) = (0, 0, 0)
             let until = Clock.now + 0.5
@@ -280,7 +280,7 @@ enum RaceCases {
                 let got = s.quietEvents(context, least: 0, most: 64, seconds: 0).result
                 if got >= 0 { seen += got } else if got != -Int(EINTR) { odd += 1 }
             }
-            conformance_alarm_every(0)
+            testbed_alarm_every(0)
             while true {
                 let got = s.quietEvents(context, least: 0, most: 64, seconds: 0).result
                 if got <= 0 { break }

@@ -1,7 +1,6 @@
 // The ring as programs use it: read without a system call, head moved, everything scribbled over,
 // and its mapping protected, moved and taken away.
 
-import CConformance
 import CLibAIO
 import Glibc
 import TestBed

@@ -1,6 +1,6 @@
 // io_setup, io_destroy and the look-up of contexts in the other calls.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 
@@ -139,11 +139,11 @@ struct RingView {
     }
 
     private func field(_ index: UInt) -> UInt32 {
-        conformance_load(UnsafeRawPointer(bitPattern: address + index * 4))
+        testbed_load(UnsafeRawPointer(bitPattern: address + index * 4))
     }
 
     private func set(_ index: UInt, _ value: UInt32) {
-        conformance_store(UnsafeMutableRawPointer(bitPattern: address + index * 4), value)
+        testbed_store(UnsafeMutableRawPointer(bitPattern: address + index * 4), value)
     }
 
     var id: UInt32 {

@@ -3,8 +3,8 @@
 // The numbers depend on the machine's CPUs, so what is written down is whether they follow the
 // kernel's rule: e = max(n, 4 CPUs) * 2 + 2 events and a header, rounded up to pages.
 
-import CConformance
 import CLibAIO
+import CTestBed
 import Glibc
 import TestBed
 

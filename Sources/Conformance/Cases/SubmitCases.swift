@@ -1,7 +1,6 @@
 // io_submit's own arguments, the walk along its list, and the fields of a request that have little
 // to do with the file.
 
-import CConformance
 import CLibAIO
 import Glibc
 

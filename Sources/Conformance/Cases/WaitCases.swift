@@ -1,7 +1,7 @@
 // io_getevents and io_pgetevents: counts, time-outs, masks, signals, and events that cannot be
 // stored.
 
-import CConformance
+import CTestBed
 import CLibAIO
 import Glibc
 import TestBed
@@ -247,24 +247,24 @@ enum WaitCases {
         }
         s.getevents(context, least, most, seconds: seconds)
         other.join()
-        s.line("signals caught: \(conformance_caught())")
+        s.line("signals caught: \(testbed_caught())")
     }
 
     private static let signals: [Case] = [
         Case("signal/interrupts") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             interrupted(s, s.setup())
         },
         Case("signal/interrupts-with-restart") { s in
-            conformance_catch(SIGUSR1, SA_RESTART)
+            testbed_catch(SIGUSR1, SA_RESTART)
             interrupted(s, s.setup())
         },
         Case("signal/interrupts-a-timed-wait") { s in
-            conformance_catch(SIGUSR1, SA_RESTART)
+            testbed_catch(SIGUSR1, SA_RESTART)
             interrupted(s, s.setup(), seconds: 3)
         },
         Case("signal/with-some-ready") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let context = s.setup()
             let file = try s.regular()
             s.submit(context, s.pread(file, 5), s.pread(file, 6))
@@ -279,7 +279,7 @@ enum WaitCases {
             interrupted(s, context, then: counter.feed)
         },
         Case("signal/blocked") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             let counter = try s.counter()
@@ -297,7 +297,7 @@ enum WaitCases {
             let counter = try s.counter()
             s.submit(context, s.poll(counter, POLLIN))
             let me = getpid()
-            let helper = conformance_fork()
+            let helper = testbed_fork()
             if helper == 0 {
                 Clock.sleep(0.1)
                 kill(me, SIGSTOP)
@@ -324,15 +324,15 @@ enum WaitCases {
             s.destroy(context)
         },
         Case("signal/pending-before-the-call") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             kill(getpid(), SIGUSR1)
             s.getevents(context, 1, 1, seconds: 0.05)
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
         Case("signal/other-thread-takes-it") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let taker = Worker { Clock.sleep(0.4) }
             block(SIGUSR1)
             let context = s.setup()
@@ -342,7 +342,7 @@ enum WaitCases {
             }
             s.getevents(context, 1, 1, seconds: 0.2)
             sender.join()
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
         Case("signal/none-from-completions") { s in
             // Completions must not interrupt what the program does meanwhile.
@@ -384,7 +384,7 @@ enum WaitCases {
             }
         }
         s.record("io_pgetevents(ctx, \(least), 8, \(seconds) s)", result)
-        s.line("signals caught: \(conformance_caught())")
+        s.line("signals caught: \(testbed_caught())")
         var now = sigset_t()
         pthread_sigmask(SIG_BLOCK, nil, &now)
         s.fact("SIGUSR1 blocked afterwards", sigismember(&now, SIGUSR1) == 1)
@@ -392,14 +392,14 @@ enum WaitCases {
 
     private static let masks: [Case] = [
         Case("mask/lets-a-pending-signal-in") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             kill(getpid(), SIGUSR1)
             pgetevents(s, context, least: 1, seconds: 1, blocked: [])
         },
         Case("mask/pending-signal-and-event") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             s.submit(context, s.pread(try s.regular(), 5))
@@ -407,22 +407,22 @@ enum WaitCases {
             pgetevents(s, context, least: 1, seconds: 1, blocked: [])
         },
         Case("mask/pending-signal-and-min-zero") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             kill(getpid(), SIGUSR1)
             pgetevents(s, context, least: 0, seconds: 1, blocked: [])
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
         Case("mask/pending-signal-and-zero-timeout") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             kill(getpid(), SIGUSR1)
             pgetevents(s, context, least: 1, seconds: 0, blocked: [])
         },
         Case("mask/holds-a-signal-back") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let context = s.setup()
             let me = pthread_self()
             let sender = Worker {
@@ -431,10 +431,10 @@ enum WaitCases {
             }
             pgetevents(s, context, least: 1, seconds: 0.2, blocked: [SIGUSR1])
             sender.join()
-            s.line("signals caught: \(conformance_caught())")
+            s.line("signals caught: \(testbed_caught())")
         },
         Case("mask/lets-a-signal-in-during-the-wait") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
             let me = pthread_self()
@@ -452,7 +452,7 @@ enum WaitCases {
             s.record("io_pgetevents of no context", s.aio.pgetevents(0, 0, 1, 0, 0, bad))
         },
         Case("mask/with-a-bad-context") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             pgetevents(s, 0, least: 1, seconds: 0.1, blocked: [])
         },

@@ -1,6 +1,6 @@
 // What the calls refuse, aio_error and aio_return, and aio_cancel.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -10,7 +10,7 @@ enum PosixCallCases {
     /// A request that is wrong in one way; the errno may come either way.
     private static func wrong(
         _ name: String, isWrite: Bool,
-        _ change: @escaping @Sendable (inout conformance_aiocb) -> Void
+        _ change: @escaping @Sendable (inout testbed_aiocb) -> Void
     ) -> Case {
         Case(posix: "posix/refusal/\(isWrite ? "write" : "read")-\(name)") { s in
             let file = try s.files.regular()
@@ -60,7 +60,7 @@ enum PosixCallCases {
             Case(posix: "posix/refusal/unknown-notification") { s in
                 let file = try s.files.regular()
                 let block = s.reading(file, 10)
-                conformance_notify(&block.it.pointee.aio_sigevent, 99, 0, 0)
+                testbed_notify(&block.it.pointee.aio_sigevent, 99, 0, 0)
                 s.outcome(block)
             },
         ]
@@ -123,7 +123,7 @@ enum PosixCallCases {
             let file = try s.files.regular()
             let block = s.reading(file, 50)
             let it = block.it.pointee
-            memset(block.it, 0xa5, MemoryLayout<conformance_aiocb>.size)
+            memset(block.it, 0xa5, MemoryLayout<testbed_aiocb>.size)
             block.change {
                 $0.aio_fildes = it.aio_fildes
                 $0.aio_reqprio = 0
@@ -191,7 +191,7 @@ enum PosixCallCases {
             s.cancel(pipe.reader, second)
         },
         Case(posix: "posix/cancel/queued-notifies") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let pipe = try s.files.pipe()
             let first = s.reading(pipe.reader, 10)
             let second = s.reading(pipe.reader, 10).signalling(40, value: 3)
@@ -199,8 +199,8 @@ enum PosixCallCases {
             Clock.sleep(0.05)
             s.submit(second)
             s.cancel(pipe.reader, second)
-            for _ in 0..<200 where conformance_caught() == 0 { usleep(1000) }
-            s.line("signals: \(conformance_caught())")
+            for _ in 0..<200 where testbed_caught() == 0 { usleep(1000) }
+            s.line("signals: \(testbed_caught())")
         },
         // A request that waits for its pipe holds no daemon, so it can be ended.
         Case(posix: "posix/cancel/waiting") { s in

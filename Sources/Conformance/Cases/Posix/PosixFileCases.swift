@@ -1,6 +1,6 @@
 // Reads, writes and fsync on every kind of file.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -179,7 +179,7 @@ enum PosixFileCases {
         Case(posix: "posix/write/beyond-the-limit") { s in
             signal(SIGXFSZ, SIG_IGN)
             let file = try s.files.regular()
-            conformance_set_limit(CONFORMANCE_LIMIT_FSIZE, 70_000)
+            testbed_set_limit(TESTBED_LIMIT_FSIZE, 70_000)
             s.outcome(s.writing(file, 4096, at: 70_000))
             s.outcome(s.writing(file, 4096, at: 69_000))
             s.files.contents(of: file)

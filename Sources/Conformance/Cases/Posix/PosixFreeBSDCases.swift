@@ -1,7 +1,7 @@
 // What FreeBSD has beyond POSIX, and the eventfd in its kevent's place. The C library has none of
 // it, so the cases state what stands in FreeBSD's aio_waitcomplete(2) and aio_readv(2).
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -74,7 +74,7 @@ enum PosixFreeBSDCases {
         }.stands(
             "aio_waitcomplete: none: -11 EAGAIN", "aio_waitcomplete: read pipe 10@0: 3"),
         Case(posix: "posix/waitcomplete/signal") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             _ = s.start(block)
@@ -160,7 +160,7 @@ enum PosixFreeBSDCases {
     private static let sigevEventfd: Int32 = 0x6576_6664
 
     private static func signalling(_ block: Block, _ counter: File) -> Block {
-        conformance_notify(
+        testbed_notify(
             &block.it.pointee.aio_sigevent, sigevEventfd, 0, counter.descriptor)
         return block
     }
@@ -201,7 +201,7 @@ enum PosixFreeBSDCases {
             let counter = try s.files.counter()
             let file = try s.files.direct()
             var event = sigevent()
-            conformance_notify(&event, sigevEventfd, 0, counter.descriptor)
+            testbed_notify(&event, sigevEventfd, 0, counter.descriptor)
             s.list(PosixCalls.noWait, (0..<8).map { s.reading(file, 4096, at: $0 * 4096) }, event)
             s.files.count(of: counter)
         }.stands("lio_listio(LIO_NOWAIT, 8) = 0", "eventfd: 1"),

@@ -1,6 +1,6 @@
 // lio_listio: both modes, mixed outcomes, and the list's own notification.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -136,7 +136,7 @@ enum PosixListCases {
         },
         // The C library's own leaves the stack of the call to be written to later.
         Case(posix: "posix/list/signal-while-it-waits") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 3)
             let main = pthread_self()
@@ -155,14 +155,14 @@ enum PosixListCases {
             "lio_listio(LIO_WAIT, 1) = -4 EINTR", "aio_error = -115 EINPROGRESS",
             "read pipe 3@0: 3, data 1a47e90b", "lio_listio(LIO_WAIT, 1) = 0"),
         Case(posix: "posix/list/individual-signals") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let file = try s.files.regular()
             let blocks = (0..<10).map {
                 s.reading(file, 10, at: $0 * 10).signalling(40, value: Int32($0))
             }
             _ = s.quietList(noWait, blocks)
-            for _ in 0..<3000 where conformance_caught() < 10 { usleep(1000) }
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            for _ in 0..<3000 where testbed_caught() < 10 { usleep(1000) }
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             for block in blocks { s.finish(block) }
         },
         Case(posix: "posix/list/negative-count") { s in
@@ -172,12 +172,12 @@ enum PosixListCases {
 
     private static func event(_ value: Int32) -> sigevent {
         var event = sigevent()
-        conformance_notify(&event, Block.sigevSignal, 41, value)
+        testbed_notify(&event, Block.sigevSignal, 41, value)
         return event
     }
 
     private static func expect(_ count: Int32) {
-        for _ in 0..<3000 where conformance_caught() < count { usleep(1000) }
+        for _ in 0..<3000 where testbed_caught() < count { usleep(1000) }
     }
 
     private static let notWaiting: [Case] = [
@@ -196,52 +196,52 @@ enum PosixListCases {
             s.finish(block)
         },
         Case(posix: "posix/list/signal-once-when-all-are-done") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             let pipe = try s.files.pipe()
             let blocks = (0..<5).map { _ in s.reading(pipe.reader, 1) }
             s.list(noWait, blocks, event(11))
             Glibc.write(pipe.writer.descriptor, "abcd", 4)
             for block in blocks.prefix(4) { s.finish(block) }
             Clock.sleep(0.03)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
             Glibc.write(pipe.writer.descriptor, "e", 1)
             expect(1)
             Clock.sleep(0.03)
-            s.line("signals: \(conformance_caught()), code \(conformance_caught_code())")
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            s.line("signals: \(testbed_caught()), code \(testbed_caught_code())")
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             s.finish(blocks[4])
         },
         Case(posix: "posix/list/signal-of-what-is-done-at-once") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             let file = try s.files.regular()
             s.list(noWait, (0..<8).map { s.reading(file, 10, at: $0) }, event(12))
             expect(1)
             Clock.sleep(0.03)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
         },
         Case(posix: "posix/list/signal-of-an-empty-list") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             s.list(noWait, [], event(13))
             expect(1)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
         },
         Case(posix: "posix/list/signal-with-failures") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             let file = try s.files.regular()
             let blocks = [s.reading(file, 10), s.reading(s.files.closed())]
             s.list(noWait, blocks, event(14))
             expect(1)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
             for block in blocks { s.finish(block) }
         },
         Case(posix: "posix/list/wait-sends-no-signal") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             s.list(wait, [s.reading(try s.files.regular())], event(15))
             Clock.sleep(0.03)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
         },
         Case(posix: "posix/list/many-lists") { s in
-            conformance_catch_values(41, 0)
+            testbed_catch_values(41, 0)
             let file = try s.files.direct()
             var bad = 0
             for round in 0..<200 {

@@ -1,6 +1,6 @@
 // Notifications: none, signals, functions in threads.
 
-import CConformance
+import CTestBed
 import Glibc
 import Synchronization
 import TestBed
@@ -9,28 +9,28 @@ enum PosixNotifyCases {
     static let all: [Case] = signals + threads
 
     private static func expect(_ count: Int32) {
-        for _ in 0..<3000 where conformance_caught() < count { usleep(1000) }
+        for _ in 0..<3000 where testbed_caught() < count { usleep(1000) }
     }
 
     private static let signals: [Case] = [
         Case(posix: "posix/notify/none") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             s.outcome(s.reading(try s.files.regular()))
             Clock.sleep(0.02)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
         },
         Case(posix: "posix/notify/signal") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let block = s.reading(try s.files.regular()).signalling(40, value: 17)
             s.submit(block)
             expect(1)
-            s.line("signals: \(conformance_caught()), code \(conformance_caught_code())")
-            s.line("value \(String(conformance_caught_values(), radix: 2))")
+            s.line("signals: \(testbed_caught()), code \(testbed_caught_code())")
+            s.line("value \(String(testbed_caught_values(), radix: 2))")
             s.finish(block)
         },
         // With the signal comes the end of the request.
         Case(posix: "posix/notify/signal-comes-after-the-status") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let pipe = try s.files.pipe()
             var early = 0
             for round in 0..<100 {
@@ -43,54 +43,54 @@ enum PosixNotifyCases {
             s.line("early: \(early)")
         },
         Case(posix: "posix/notify/signals-are-queued") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let pipe = try s.files.pipe()
             let blocks = (0..<30).map { s.reading(pipe.reader, 1).signalling(40, value: $0) }
             for block in blocks { _ = s.start(block) }
             Glibc.write(pipe.writer.descriptor, String(repeating: "x", count: 30), 30)
             expect(30)
-            s.line("signals: \(conformance_caught())")
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            s.line("signals: \(testbed_caught())")
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             for block in blocks { s.finish(block) }
         },
         Case(posix: "posix/notify/signal-of-a-failed-request") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let block = s.reading(s.files.closed()).signalling(40, value: 5)
             s.submit(block)
             expect(1)
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             s.finish(block)
         },
         Case(posix: "posix/notify/signal-of-an-fsync") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let block = s.syncing(try s.files.regular()).signalling(40, value: 6)
             s.line("aio_fsync = \(s.quietSync(block))")
             expect(1)
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             s.finish(block)
         },
         Case(posix: "posix/notify/signal-of-direct-io") { s in
-            conformance_catch_values(40, 0)
+            testbed_catch_values(40, 0)
             let file = try s.files.direct()
             let blocks = (0..<16).map {
                 s.reading(file, 4096, at: $0 * 4096).signalling(40, value: Int32($0))
             }
             for block in blocks { _ = s.start(block) }
             expect(16)
-            s.line("values \(String(conformance_caught_values(), radix: 2))")
+            s.line("values \(String(testbed_caught_values(), radix: 2))")
             for block in blocks { s.finish(block) }
         },
         Case(posix: "posix/notify/ordinary-signal") { s in
-            conformance_catch_values(SIGUSR1, 0)
+            testbed_catch_values(SIGUSR1, 0)
             let block = s.reading(try s.files.regular()).signalling(SIGUSR1, value: 9)
             s.submit(block)
             expect(1)
-            s.line("signals: \(conformance_caught()), code \(conformance_caught_code())")
+            s.line("signals: \(testbed_caught()), code \(testbed_caught_code())")
             s.finish(block)
         },
         // The program's signals do not reach the daemons.
         Case(posix: "posix/notify/daemons-take-no-signals") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             var set = sigset_t()
             sigemptyset(&set)
             sigaddset(&set, SIGUSR1)
@@ -101,7 +101,7 @@ enum PosixNotifyCases {
             Clock.sleep(0.02)
             kill(getpid(), SIGUSR1)
             Clock.sleep(0.02)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
             Glibc.write(pipe.writer.descriptor, "x", 1)
             s.finish(block)
         },
@@ -120,7 +120,7 @@ enum PosixNotifyCases {
         _ block: Block, _ value: Int32 = 0, ownStack: Bool = false,
         _ body: @escaping @convention(c) (Int32) -> Void
     ) -> Block {
-        conformance_notify_thread(
+        testbed_notify_thread(
             &block.it.pointee.aio_sigevent, body, value, ownStack ? 1 : 0)
         return block
     }
@@ -160,7 +160,7 @@ enum PosixNotifyCases {
         },
         Case(posix: "posix/notify/function-has-no-signal-blocked") { s in
             let block = calling(s.reading(try s.files.regular())) { _ in
-                noted.store(Int(conformance_signals_blocked()), ordering: .relaxed)
+                noted.store(Int(testbed_signals_blocked()), ordering: .relaxed)
                 called.add(1, ordering: .releasing)
             }
             s.submit(block)
@@ -169,7 +169,7 @@ enum PosixNotifyCases {
         },
         Case(posix: "posix/notify/function-is-detached") { s in
             let block = calling(s.reading(try s.files.regular())) { _ in
-                noted.store(Int(conformance_is_detached()), ordering: .relaxed)
+                noted.store(Int(testbed_is_detached()), ordering: .relaxed)
                 called.add(1, ordering: .releasing)
             }
             s.submit(block)
@@ -178,7 +178,7 @@ enum PosixNotifyCases {
         },
         Case(posix: "posix/notify/function-with-attributes") { s in
             let block = calling(s.reading(try s.files.regular()), ownStack: true) { _ in
-                noted.store(Int(conformance_stack_size()), ordering: .relaxed)
+                noted.store(Int(testbed_stack_size()), ordering: .relaxed)
                 called.add(1, ordering: .releasing)
             }
             s.submit(block)

@@ -1,6 +1,6 @@
 // fork, exit, threads, limits, and many requests.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -36,7 +36,7 @@ enum PosixProcessCases {
         Case(posix: "posix/process/exit-awaits-writes") { s in
             let file = try s.files.direct()
             let writes = (0..<16).map { s.writing(file, 4096, at: $0 * 4096) }
-            let child = conformance_fork()
+            let child = testbed_fork()
             if child == 0 {
                 for write in writes { _ = s.start(write) }
                 _ = s.quietSync(s.syncing(file))

@@ -1,6 +1,6 @@
 // aio_suspend: what ends it, and what does not.
 
-import CConformance
+import CTestBed
 import Glibc
 import TestBed
 
@@ -132,7 +132,7 @@ enum PosixWaitCases {
             for block in blocks { s.error(block) }
         },
         Case(posix: "posix/suspend/signal") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
@@ -144,10 +144,10 @@ enum PosixWaitCases {
             s.suspend([block])
             killer.join()
             s.error(block)
-            s.line("signals: \(conformance_caught())")
+            s.line("signals: \(testbed_caught())")
         },
         Case(posix: "posix/suspend/signal-and-time-out") { s in
-            conformance_catch(SIGUSR1, 0)
+            testbed_catch(SIGUSR1, 0)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
@@ -161,7 +161,7 @@ enum PosixWaitCases {
         },
         // POSIX has it end; the C library sleeps on.
         Case(posix: "posix/suspend/restarting-signal") { s in
-            conformance_catch(SIGUSR1, SA_RESTART)
+            testbed_catch(SIGUSR1, SA_RESTART)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
@@ -218,7 +218,7 @@ enum PosixWaitCases {
                 }
             }
             let shared = Shared(s, s.reading(file, 4096))
-            conformance_on_signal(
+            testbed_on_signal(
                 SIGALRM, 0,
                 { argument in
                     let shared = Unmanaged<Shared>.fromOpaque(argument!).takeUnretainedValue()
@@ -227,7 +227,7 @@ enum PosixWaitCases {
                     }
                     _ = shared.scene.quietValue(shared.block)
                 }, Unmanaged.passUnretained(shared).toOpaque())
-            conformance_alarm_every(500)
+            testbed_alarm_every(500)
             var wrong = 0
             for round in 0..<1500 {
                 let block = s.reading(file, 512 * 8, at: round % 16 * 4096)
@@ -237,7 +237,7 @@ enum PosixWaitCases {
                 _ = s.start(block)
                 if !s.wait(block) || s.quietValue(block) != 4096 { wrong += 1 }
             }
-            conformance_alarm_every(0)
+            testbed_alarm_every(0)
             s.line("wrong: \(wrong)")
         }.stands("wrong: 0"),
     ]

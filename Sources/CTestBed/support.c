@@ -1,5 +1,5 @@
-/* See conformance.h. */
-#include "conformance.h"
+/* See testbed.h. */
+#include "testbed.h"
 
 #include <aio.h>
 #include <errno.h>
@@ -22,14 +22,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-int conformance_fork(void)
+int testbed_fork(void)
 {
     int pid = fork();
 
     return pid < 0 ? -errno : pid;
 }
 
-int conformance_vfork(int (*body)(void *), void *argument)
+int testbed_vfork(int (*body)(void *), void *argument)
 {
     int pid = vfork();
 
@@ -40,7 +40,7 @@ int conformance_vfork(int (*body)(void *), void *argument)
 
 enum { CHILD_STACK_BYTES = 256 * 1024 };
 
-int conformance_clone_vm(int (*body)(void *), void *argument)
+int testbed_clone_vm(int (*body)(void *), void *argument)
 {
     /* The child may still be on its stack when this function is long over: never freed. */
     char *stack = malloc(CHILD_STACK_BYTES);
@@ -64,7 +64,7 @@ static void on_signal(int number)
     errno = saved;
 }
 
-void conformance_on_signal(int number, int flags, void (*body)(void *), void *argument)
+void testbed_on_signal(int number, int flags, void (*body)(void *), void *argument)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = flags};
 
@@ -74,24 +74,24 @@ void conformance_on_signal(int number, int flags, void (*body)(void *), void *ar
     sigaction(number, &action, NULL);
 }
 
-void conformance_catch(int number, int flags)
+void testbed_catch(int number, int flags)
 {
-    conformance_on_signal(number, flags, NULL, NULL);
+    testbed_on_signal(number, flags, NULL, NULL);
 }
 
-int conformance_caught(void)
+int testbed_caught(void)
 {
     return atomic_load(&caught);
 }
 
-_Static_assert(sizeof(struct conformance_aiocb) == sizeof(struct aiocb) &&
-                   offsetof(struct conformance_aiocb, aio_sigevent) ==
+_Static_assert(sizeof(struct testbed_aiocb) == sizeof(struct aiocb) &&
+                   offsetof(struct testbed_aiocb, aio_sigevent) ==
                        offsetof(struct aiocb, aio_sigevent) &&
-                   offsetof(struct conformance_aiocb, aio_offset) ==
+                   offsetof(struct testbed_aiocb, aio_offset) ==
                        offsetof(struct aiocb, aio_offset),
                "struct aiocb");
 
-void conformance_notify(void *target, int kind, int signal, int value)
+void testbed_notify(void *target, int kind, int signal, int value)
 {
     struct sigevent *event = target;
 
@@ -110,13 +110,12 @@ static void on_notification(union sigval value)
 
 enum { OWN_STACK_BYTES = 1 << 20 };
 
-void conformance_notify_thread(void *target, void (*body)(int), int value,
-                               int own_stack)
+void testbed_notify_thread(void *target, void (*body)(int), int value, int own_stack)
 {
     struct sigevent *event = target;
     static pthread_attr_t attributes;
 
-    conformance_notify(event, SIGEV_THREAD, 0, value);
+    testbed_notify(event, SIGEV_THREAD, 0, value);
     notified[value & 63] = body;
     event->sigev_notify_function = on_notification;
     if (own_stack) {
@@ -139,7 +138,7 @@ static void on_value(int number, siginfo_t *information, void *context)
     atomic_fetch_add(&caught, 1);
 }
 
-void conformance_catch_values(int signal, int flags)
+void testbed_catch_values(int signal, int flags)
 {
     struct sigaction action = {.sa_sigaction = on_value, .sa_flags = flags | SA_SIGINFO};
 
@@ -147,17 +146,17 @@ void conformance_catch_values(int signal, int flags)
     sigaction(signal, &action, NULL);
 }
 
-int conformance_caught_code(void)
+int testbed_caught_code(void)
 {
     return atomic_load(&caught_code);
 }
 
-unsigned long conformance_caught_values(void)
+unsigned long testbed_caught_values(void)
 {
     return atomic_load(&caught_values);
 }
 
-int conformance_signals_blocked(void)
+int testbed_signals_blocked(void)
 {
     sigset_t set;
     int count = 0;
@@ -168,7 +167,7 @@ int conformance_signals_blocked(void)
     return count;
 }
 
-int conformance_is_detached(void)
+int testbed_is_detached(void)
 {
     pthread_attr_t attributes;
     int state = 0;
@@ -179,7 +178,7 @@ int conformance_is_detached(void)
     return state == PTHREAD_CREATE_DETACHED;
 }
 
-size_t conformance_stack_size(void)
+size_t testbed_stack_size(void)
 {
     pthread_attr_t attributes;
     size_t size = 0;
@@ -198,13 +197,13 @@ static uint8_t pattern_byte(uint32_t seed, uint64_t offset)
     return (uint8_t)(word >> ((offset & 7) * 8));
 }
 
-void conformance_fill(void *bytes, size_t length, uint32_t seed, uint64_t offset)
+void testbed_fill(void *bytes, size_t length, uint32_t seed, uint64_t offset)
 {
     for (size_t i = 0; i < length; i++)
         ((uint8_t *)bytes)[i] = pattern_byte(seed, offset + i);
 }
 
-int conformance_has_pattern(const void *bytes, size_t length, uint32_t seed, uint64_t offset)
+int testbed_has_pattern(const void *bytes, size_t length, uint32_t seed, uint64_t offset)
 {
     for (size_t i = 0; i < length; i++)
         if (((const uint8_t *)bytes)[i] != pattern_byte(seed, offset + i))
@@ -212,7 +211,7 @@ int conformance_has_pattern(const void *bytes, size_t length, uint32_t seed, uin
     return 1;
 }
 
-uint32_t conformance_hash(const void *bytes, size_t length)
+uint32_t testbed_hash(const void *bytes, size_t length)
 {
     uint32_t hash = 2166136261u;
 
@@ -221,17 +220,17 @@ uint32_t conformance_hash(const void *bytes, size_t length)
     return hash;
 }
 
-uint32_t conformance_load(const void *address)
+uint32_t testbed_load(const void *address)
 {
     return __atomic_load_n((const uint32_t *)address, __ATOMIC_ACQUIRE);
 }
 
-void conformance_store(void *address, uint32_t value)
+void testbed_store(void *address, uint32_t value)
 {
     __atomic_store_n((uint32_t *)address, value, __ATOMIC_RELEASE);
 }
 
-int conformance_forbid(int what, int error)
+int testbed_forbid(int what, int error)
 {
     uint32_t answer = error ? SECCOMP_RET_ERRNO | (uint32_t)error : SECCOMP_RET_KILL_PROCESS;
     struct sock_filter filter[32];
@@ -240,14 +239,14 @@ int conformance_forbid(int what, int error)
         int what;
         uint32_t number;
     } calls[] = {
-        {CONFORMANCE_FORBID_URING, 425},
-        {CONFORMANCE_FORBID_URING, 426},
-        {CONFORMANCE_FORBID_URING, 427},
-        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_setup},
-        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_submit},
-        {CONFORMANCE_FORBID_KERNEL_AIO, SYS_io_getevents},
-        {CONFORMANCE_FORBID_CLONE, SYS_clone},
-        {CONFORMANCE_FORBID_CLONE, SYS_clone3},
+        {TESTBED_FORBID_URING, 425},
+        {TESTBED_FORBID_URING, 426},
+        {TESTBED_FORBID_URING, 427},
+        {TESTBED_FORBID_KERNEL_AIO, SYS_io_setup},
+        {TESTBED_FORBID_KERNEL_AIO, SYS_io_submit},
+        {TESTBED_FORBID_KERNEL_AIO, SYS_io_getevents},
+        {TESTBED_FORBID_CLONE, SYS_clone},
+        {TESTBED_FORBID_CLONE, SYS_clone3},
     };
 
     filter[count++] = (struct sock_filter)BPF_STMT(
@@ -272,7 +271,7 @@ int conformance_forbid(int what, int error)
 /* Between LOOP_CTL_GET_FREE and LOOP_SET_FD another process may take the device. */
 enum { LOOP_ATTEMPTS = 20 };
 
-int conformance_loop(int fd, char *path, size_t size)
+int testbed_loop(int fd, char *path, size_t size)
 {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), error = EBUSY;
 
@@ -304,19 +303,19 @@ int conformance_loop(int fd, char *path, size_t size)
     return -error;
 }
 
-int conformance_private_mounts(void)
+int testbed_private_mounts(void)
 {
     if (unshare(CLONE_NEWNS))
         return -errno;
     return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ? -errno : 0;
 }
 
-int conformance_mount(const char *source, const char *target, const char *type, const char *data)
+int testbed_mount(const char *source, const char *target, const char *type, const char *data)
 {
     return mount(source, target, type, 0, data) ? -errno : 0;
 }
 
-int conformance_set_nonblocking(int fd, int on)
+int testbed_set_nonblocking(int fd, int on)
 {
     int flags = fcntl(fd, F_GETFL);
 
@@ -325,14 +324,14 @@ int conformance_set_nonblocking(int fd, int on)
     return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) ? -errno : 0;
 }
 
-int conformance_bytes_readable(int fd)
+int testbed_bytes_readable(int fd)
 {
     int count = 0;
 
     return ioctl(fd, FIONREAD, &count) ? -errno : count;
 }
 
-int conformance_spawn(const char *path, char *const arguments[], int input, int output)
+int testbed_spawn(const char *path, char *const arguments[], int input, int output)
 {
     posix_spawnattr_t attributes;
     posix_spawn_file_actions_t actions;
@@ -354,39 +353,39 @@ int conformance_spawn(const char *path, char *const arguments[], int input, int 
     return error ? -error : child;
 }
 
-int conformance_set_limit(enum conformance_limit limit, unsigned long value)
+int testbed_set_limit(enum testbed_limit limit, unsigned long value)
 {
     static const int resources[] = {
-        [CONFORMANCE_LIMIT_FSIZE] = RLIMIT_FSIZE,
-        [CONFORMANCE_LIMIT_NOFILE] = RLIMIT_NOFILE,
-        [CONFORMANCE_LIMIT_MEMLOCK] = RLIMIT_MEMLOCK,
-        [CONFORMANCE_LIMIT_NPROC] = RLIMIT_NPROC,
+        [TESTBED_LIMIT_FSIZE] = RLIMIT_FSIZE,
+        [TESTBED_LIMIT_NOFILE] = RLIMIT_NOFILE,
+        [TESTBED_LIMIT_MEMLOCK] = RLIMIT_MEMLOCK,
+        [TESTBED_LIMIT_NPROC] = RLIMIT_NPROC,
     };
     struct rlimit both = {value, value};
 
     return setrlimit(resources[limit], &both) ? -errno : 0;
 }
 
-void conformance_alarm_every(long us)
+void testbed_alarm_every(long us)
 {
     struct itimerval interval = {{0, us}, {0, us}};
 
     setitimer(ITIMER_REAL, &interval, NULL);
 }
 
-int conformance_memfd(const char *name)
+int testbed_memfd(const char *name)
 {
     int fd = memfd_create(name, MFD_CLOEXEC);
 
     return fd < 0 ? -errno : fd;
 }
 
-int conformance_pipe(int ends[2], int flags)
+int testbed_pipe(int ends[2], int flags)
 {
     return pipe2(ends, flags) ? -errno : 0;
 }
 
-int conformance_join(pthread_t thread, double seconds)
+int testbed_join(pthread_t thread, double seconds)
 {
     struct timespec until;
     long long ns;
@@ -398,9 +397,9 @@ int conformance_join(pthread_t thread, double seconds)
     return -pthread_timedjoin_np(thread, NULL, &until);
 }
 
-_Static_assert(CONFORMANCE_DEEPBIND == RTLD_DEEPBIND, "as the C library has it");
+_Static_assert(TESTBED_DEEPBIND == RTLD_DEEPBIND, "as the C library has it");
 
-void *conformance_symbol(void *library, const char *name, const char *version)
+void *testbed_symbol(void *library, const char *name, const char *version)
 {
     void *found = version ? dlvsym(library, name, version) : dlsym(library, name);
     struct link_map *map;
@@ -412,12 +411,12 @@ void *conformance_symbol(void *library, const char *name, const char *version)
     return found;
 }
 
-const char *conformance_errno_name(int error)
+const char *testbed_errno_name(int error)
 {
     return strerrorname_np(error);
 }
 
-const char *conformance_signal_name(int number)
+const char *testbed_signal_name(int number)
 {
     return sigabbrev_np(number);
 }
