@@ -22,7 +22,7 @@ struct ProgramFile {
     static func check(_ path: Path) throws(Refusal) -> Path {
         var path = path
         for _ in 0...interpretersMax {
-            guard let file = FileHead(path) else { return path }
+            guard let file = ProgramContents(path) else { return path }
             if let interpreter = file.scriptInterpreter {
                 guard interpreter.withCString({ access($0, X_OK) }) == 0 else {
                     throw Refusal(
@@ -54,7 +54,9 @@ struct ProgramFile {
     /// The program and the libraries that its loader would give it, which the loader lists without
     /// running anything. The program alone where it will not.
     static func libraries(of image: Path) -> [Path] {
-        guard let loader = (try? FileHead(image)?.loaderName()) ?? nil else { return [image] }
+        guard let contents = ProgramContents(image), let loader = try? contents.loaderName() else {
+            return [image]
+        }
         func quoted(_ path: Path) -> [UInt8] {
             [UInt8(ascii: "'")]
                 + path.bytes.split(separator: UInt8(ascii: "'"), omittingEmptySubsequences: false)
@@ -80,57 +82,37 @@ struct ProgramFile {
     }
 }
 
-/// The first bytes of a file, and its mode.
-private struct FileHead {
+/// What the file itself says.
+private struct ProgramContents {
     private let path: Path
-    private let mode: mode_t
-    private let hasCapabilities: Bool
-    private let bytes: [UInt8]
-
-    /// Enough for the ELF header with the program headers of any linker, and for a #! line.
-    private static let length = 4096
+    private let file: MappedFile
 
     init?(_ path: Path) {
-        let descriptor = path.withCString { open($0, O_RDONLY | O_CLOEXEC | O_NONBLOCK) }
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var status = stat()
-        var bytes = [UInt8](repeating: 0, count: Self.length)
-        let count = pread(descriptor, &bytes, Self.length, 0)
-        guard fstat(descriptor, &status) == 0, count >= 0 else { return nil }
+        guard let file = MappedFile(path) else { return nil }
         self.path = path
-        self.bytes = Array(bytes.prefix(count))
-        mode = status.st_mode
-        // Not through the C library, whose <sys/xattr.h> Swift does not import.
-        hasCapabilities = "security.capability".withCString {
-            ioctx_syscall(
-                Int(SYS_fgetxattr), Int(descriptor), Int(bitPattern: $0), 0, 0, 0, 0) > 0
-        }
+        self.file = file
     }
 
     var scriptInterpreter: Path? {
-        guard bytes.starts(with: "#!".utf8) else { return nil }
+        guard file.bytes.starts(with: "#!".utf8) else { return nil }
         let blanks = Set(" \t".utf8)
-        let line = bytes.dropFirst(2).prefix { $0 != UInt8(ascii: "\n") }
+        let line = file.bytes.dropFirst(2).prefix { $0 != UInt8(ascii: "\n") }
         let name = line.drop { blanks.contains($0) }.prefix { !blanks.contains($0) }
         return name.isEmpty ? nil : Path(bytes: name)
     }
 
     func checkELF() throws(ProgramFile.Refusal) {
-        guard bytes.starts(with: [0x7f] + Array("ELF".utf8)), bytes.count >= ELF.headerBytes else {
-            return
-        }
-        guard bytes[ELF.classOffset] == ELF.class64 else {
+        guard let reader = ELFReader(file) else { return }
+        guard reader.is64Bit else {
             throw refusal("is a 32-bit program; the layer is a 64-bit library")
         }
-        let machine = integer(at: ELF.machineOffset, UInt16.self)
-        guard bytes[ELF.dataOffset] == ELF.littleEndian, machine == ELF.machineHere else {
+        guard reader.isLittleEndian, reader.machine == ELFReader.machineHere else {
             throw refusal(
-                "is built for another architecture (ELF machine \(machine)); "
-                    + "the layer is built for machine \(ELF.machineHere)")
+                "is built for another architecture (ELF machine \(reader.machine)); "
+                    + "the layer is built for machine \(ELFReader.machineHere)")
         }
-        if mode & (S_ISUID | S_ISGID) != 0 {
-            let bit = mode & S_ISUID != 0 ? "setuid" : "setgid"
+        if file.mode & (S_ISUID | S_ISGID) != 0 {
+            let bit = file.mode & S_ISUID != 0 ? "setuid" : "setgid"
             throw refusal(
                 "is \(bit), and the loader ignores preloaded libraries in such programs; "
                     + "run a copy of it without the \(bit) bit")
@@ -143,7 +125,7 @@ private struct FileHead {
         guard let loader = try loaderName() else {
             // The loader run as a program has no loader, and honours LD_PRELOAD all the same.
             if (path.resolved() ?? path).lastComponent.description.hasPrefix("ld-linux") { return }
-            if ObjectFile(path)?.isLibrary == true {
+            if reader.isLibrary() {
                 throw ProgramFile.Refusal(
                     reason: "'\(path)' is a shared library, which programs load, and no program",
                     isExecutable: true, isLibrary: true)
@@ -159,55 +141,28 @@ private struct FileHead {
         }
     }
 
-    /// The loader that the program asks for, from its PT_INTERP segment.
+    /// The loader that the program asks for.
     func loaderName() throws(ProgramFile.Refusal) -> Path? {
-        let start = Int(truncatingIfNeeded: integer(at: ELF.headersOffset, UInt64.self))
-        let stride = Int(integer(at: ELF.headerStrideOffset, UInt16.self))
-        let count = Int(integer(at: ELF.headerCountOffset, UInt16.self))
-        for index in 0..<count {
-            let header = start &+ index &* stride
-            guard header >= 0, header <= bytes.count - ELF.programHeaderBytes else {
-                throw refusal("has its program headers where no linker puts them; is it damaged?")
-            }
-            guard integer(at: header, UInt32.self) == ELF.interpreterSegment else { continue }
-            let offset = Int(
-                truncatingIfNeeded: integer(at: header + ELF.segmentOffset, UInt64.self))
-            // The name is beyond the first page only in unusual files: then any loader will do.
-            guard offset >= 0, offset < bytes.count else { return Path("") }
-            return Path(bytes: bytes[offset...].prefix { $0 != 0 })
+        guard let reader = ELFReader(file) else { return nil }
+        guard let segments = reader.segments() else {
+            throw refusal("has its program headers beyond its end; is it damaged?")
         }
-        return nil
+        return segments.first { $0.type == ELFReader.namesLoader }.map {
+            Path(bytes: $0.contents.string(at: 0))
+        }
+    }
+
+    // Not through the C library, whose <sys/xattr.h> Swift does not import.
+    private var hasCapabilities: Bool {
+        path.withCString { path in
+            "security.capability".withCString {
+                ioctx_syscall(
+                    Int(SYS_getxattr), Int(bitPattern: path), Int(bitPattern: $0), 0, 0, 0, 0) > 0
+            }
+        }
     }
 
     private func refusal(_ reason: String) -> ProgramFile.Refusal {
         ProgramFile.Refusal(reason: "'\(path)' \(reason)", isExecutable: true)
     }
-
-    private func integer<T: FixedWidthInteger>(at offset: Int, _: T.Type) -> T {
-        bytes.withUnsafeBytes {
-            T(littleEndian: $0.loadUnaligned(fromByteOffset: offset, as: T.self))
-        }
-    }
-}
-
-/// Offsets and values of the 64-bit ELF header and program header, from elf(5).
-private enum ELF {
-    static let headerBytes = 64
-    static let classOffset = 4
-    static let dataOffset = 5
-    static let machineOffset = 18
-    static let headersOffset = 32
-    static let headerStrideOffset = 54
-    static let headerCountOffset = 56
-    static let programHeaderBytes = 56
-    static let segmentOffset = 8
-
-    static let class64: UInt8 = 2
-    static let littleEndian: UInt8 = 1
-    static let interpreterSegment: UInt32 = 3
-    #if arch(x86_64)
-        static let machineHere: UInt16 = 62
-    #elseif arch(arm64)
-        static let machineHere: UInt16 = 183
-    #endif
 }
