@@ -25,8 +25,7 @@ struct ProcessCounters {
         guard let address = Self.findBlock(in: memory, mappings) else {
             throw Self.blockMissing(pid, mappings)
         }
-        let comm = ProcessFile.contents(of: "/proc/\(pid)/comm") ?? []
-        name = String(decoding: comm.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
+        name = String((SystemFile.text(of: "/proc/\(pid)/comm") ?? "").prefix { $0 != "\n" })
         self.pid = pid
         block = ioctx_counters()
         if try !read(memory, at: address) { throw Self.unreadable(pid, ESRCH) }

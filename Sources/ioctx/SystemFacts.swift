@@ -142,23 +142,13 @@ extension SystemFacts {
         return Limit(soft: known(values.rlim_cur), hard: known(values.rlim_max))
     }
 
-    private static func contents(of path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        // The kernel gives these small files whole to one read that is large enough.
-        var bytes = [UInt8](repeating: 0, count: 16384)
-        let count = read(descriptor, &bytes, bytes.count)
-        return count < 0 ? nil : String(decoding: bytes.prefix(count), as: UTF8.self)
-    }
-
     private static func number(in path: String) -> Known<Int> {
-        Known(contents(of: path).flatMap { Int($0.prefix { !$0.isWhitespace }) })
+        Known(SystemFile.text(of: path).flatMap { Int($0.prefix { !$0.isWhitespace }) })
     }
 
     private static func seccompNow() -> Seccomp {
         func field(_ name: String) -> Int? {
-            let line = contents(of: "/proc/self/status")?.split(separator: "\n").first {
+            let line = SystemFile.text(of: "/proc/self/status")?.split(separator: "\n").first {
                 $0.hasPrefix("\(name):")
             }
             return line?.split(whereSeparator: \.isWhitespace).last.flatMap { Int($0) }
