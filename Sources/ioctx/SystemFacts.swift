@@ -5,6 +5,7 @@
 
 import CLibAIO
 import Glibc
+import JobTable
 import Paths
 
 struct SystemFacts: Encodable {
@@ -48,7 +49,7 @@ struct SystemFacts: Encodable {
         let hard: Known<UInt64>
     }
 
-    struct Limits: Encodable {
+    struct ResourceLimits: Encodable {
         let nofile: Limit
         let memlock: Limit
         let nproc: Limit
@@ -75,8 +76,9 @@ struct SystemFacts: Encodable {
     let ioUring: Uring
     let kernelAio: KernelAio
     let seccomp: Seccomp
-    let limits: Limits
+    let limits: ResourceLimits
     let pageSizeBytes: Int
+    /// CPUs that may ever be plugged in, by which io_setup sizes its rings.
     let cpusPossible: Int
 
     static func gather() -> SystemFacts {
@@ -91,11 +93,11 @@ struct SystemFacts: Encodable {
             ioUring: uring,
             kernelAio: kernelAioNow(),
             seccomp: seccomp,
-            limits: Limits(
+            limits: ResourceLimits(
                 nofile: limit(RLIMIT_NOFILE), memlock: limit(__RLIMIT_MEMLOCK),
                 nproc: limit(__RLIMIT_NPROC)),
             pageSizeBytes: sysconf(Int32(_SC_PAGESIZE)),
-            cpusPossible: cpusPossible())
+            cpusPossible: Int(Limits.possibleProcessors()))
     }
 }
 
@@ -161,16 +163,6 @@ extension SystemFacts {
         default: mode = .unknown
         }
         return Seccomp(mode: mode, filters: Known(field("Seccomp_filters")))
-    }
-
-    /// The kernel sizes the aio_ring by this number: CPUs that may ever be plugged in.
-    private static func cpusPossible() -> Int {
-        let text = contents(of: "/sys/devices/system/cpu/possible") ?? ""
-        let count = text.prefix { !$0.isWhitespace }.split(separator: ",").reduce(0) { sum, range in
-            let ends = range.split(separator: "-").compactMap { Int($0) }
-            return sum + (ends.last ?? 0) - (ends.first ?? 1) + 1
-        }
-        return count > 0 ? count : sysconf(Int32(_SC_NPROCESSORS_CONF))
     }
 
     private static func kernelAioNow() -> KernelAio {
