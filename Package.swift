@@ -76,7 +76,7 @@ let package = Package(
         .executableTarget(
             name: "ioctx",
             dependencies: [
-                "CLibAIO", "JobTable", "Paths", "LinuxAIO", "LibAIO", "TestBed", "Conformance",
+                "CLibAIO", "JobTable", "Paths", "LibAIO", "TestBed", "Conformance",
                 "Benchmark",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
