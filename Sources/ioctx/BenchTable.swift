@@ -3,9 +3,10 @@
 import Benchmark
 
 enum BenchTable {
-    private static let widths = [44, 10, 10, 8, 16, 16]
+    private static let ratios = Columns(
+        .left(44), .right(10), .right(10), .right(8), .right(16), .right(16))
 
-    static let head = row(["", "other", "layer", "ratio", "range", "to reach", ""])
+    static let head = ratios.line(["", "other", "layer", "ratio", "range", "to reach", ""])
 
     static func lines(of result: CaseResult) -> String {
         switch result.status {
@@ -14,7 +15,7 @@ enum BenchTable {
         case .measured: break
         }
         return result.lines.map { line in
-            row([
+            ratios.line([
                 "\(result.name), \(line.quantity.words)",
                 line.answer ?? line.other.map { Self.amount($0, line.quantity) } ?? "-",
                 line.layer.map { Self.amount($0, line.quantity) } ?? "-",
@@ -26,30 +27,16 @@ enum BenchTable {
         }.joined()
     }
 
-    private static func row(_ cells: [String], _ widths: [Int] = widths) -> String {
-        var text = ""
-        for (index, cell) in cells.enumerated() {
-            guard index < widths.count else {
-                text += "  " + cell
-                break
-            }
-            let blanks = String(repeating: " ", count: max(widths[index] - cell.count, 0))
-            text += index == 0 ? cell + blanks : "  " + blanks + cell
-        }
-        return String(text.reversed().drop { $0 == " " }.reversed()) + "\n"
-    }
-
-    private static let detailWidths = [30, 6, 9, 12, 12, 12, 14, 12]
+    private static let costs = Columns(
+        .left(30), .right(6), .right(9), .right(12), .right(12), .right(12), .right(14), .right(12))
 
     /// What a request costs, and how long it takes, on either side.
     static func details(of results: [CaseResult]) -> String {
         var text =
             "\n"
-            + row(
-                [
-                    "each request", "", "calls", "CPU", "submit p50", "p99", "completion p50",
-                    "p99",
-                ], detailWidths)
+            + costs.line([
+                "each request", "", "calls", "CPU", "submit p50", "p99", "completion p50", "p99",
+            ])
         for result in results where result.status == .measured {
             for (name, side) in [("other", result.other), ("layer", result.layer)]
             where !side.perSecond.isEmpty {
@@ -57,13 +44,11 @@ enum BenchTable {
                     latency.distribution.isEmpty
                         ? "-" : microseconds(latency.distribution.percentile(percentile))
                 }
-                text += row(
-                    [
-                        result.name, name, side.systemCalls.map { Number.text($0) } ?? "-",
-                        side.cpuNanosecondsEach.map(microseconds) ?? "-", time(side.submit, 50),
-                        time(side.submit, 99), time(side.completion, 50),
-                        time(side.completion, 99),
-                    ], detailWidths)
+                text += costs.line([
+                    result.name, name, side.systemCalls.map { Number.text($0) } ?? "-",
+                    side.cpuNanosecondsEach.map(microseconds) ?? "-", time(side.submit, 50),
+                    time(side.submit, 99), time(side.completion, 50), time(side.completion, 99),
+                ])
             }
         }
         return text

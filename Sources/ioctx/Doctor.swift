@@ -259,10 +259,8 @@ struct DoctorReport: Encodable {
         }
         rows.append(("verdict", verdict))
         rows.append(("do", advice))
-        let width = rows.map(\.0.count).max() ?? 0
-        return rows.map { name, value in
-            name + String(repeating: " ", count: width + 2 - name.count) + value + "\n"
-        }.joined()
+        let columns = Columns(.left(rows.map(\.0.count).max() ?? 0))
+        return rows.map { name, value in columns.line([name, value]) }.joined()
     }
 
     private func add(_ rows: inout [(String, String)], _ name: String, _ list: [String]) {

@@ -247,23 +247,15 @@ extension LimitsReport {
 // MARK: - Writing
 
 extension LimitsReport {
-    private static func left(_ text: String, _ width: Int) -> String {
-        text + String(repeating: " ", count: max(width - text.count, 0) + 2)
-    }
-
-    private static func right(_ text: String, _ width: Int) -> String {
-        String(repeating: " ", count: max(width - text.count, 0)) + text + "  "
-    }
-
     var text: String {
-        let width = Self.rows.map(\.name.count).max() ?? 0
+        let columns = Columns(.left(Self.rows.map(\.name.count).max() ?? 0), .left(8))
         var text = process.map { "process \($0.pid), \($0.name)\n\n" } ?? ""
         for row in Self.rows {
             guard let limit = limits[row.name] else { continue }
-            text +=
-                Self.left(row.name, width) + Self.left("\(limit.value)", 8)
-                + "\(limit.variable) (default \(limit.standard))\n"
-                + Self.left("", width) + "\(limit.meaning)\n"
+            text += columns.line([
+                row.name, "\(limit.value)", "\(limit.variable) (default \(limit.standard))",
+            ])
+            text += columns.line(["", limit.meaning])
         }
         if let gauges { text += "\n" + Self.text(of: gauges) }
         if let requests { text += "\n" + Self.text(of: requests) }
@@ -271,48 +263,43 @@ extension LimitsReport {
         return text
     }
 
+    private static let numbers = Columns(
+        .left(gaugeRows.map(\.name.count).max() ?? 0), .right(10), .right(10))
+
     private static func text(of gauges: [String: Gauge]) -> String {
-        let width = gaugeRows.map(\.name.count).max() ?? 0
-        return left("", width) + right("now", 10) + right("at most", 10).trimmed + "\n"
+        numbers.line(["", "now", "at most"])
             + gaugeRows.map { row in
                 guard let gauge = gauges[row.name] else { return "" }
-                return left(row.name, width) + right("\(gauge.now)", 10)
-                    + right("\(gauge.most)", 10) + row.meaning
-                    + (row.limit.map { " (\($0))" } ?? "") + "\n"
+                let limit = row.limit.map { " (\($0))" } ?? ""
+                return numbers.line([
+                    row.name, "\(gauge.now)", "\(gauge.most)", row.meaning + limit,
+                ])
             }.joined()
     }
 
     private static func text(of faces: Faces) -> String {
-        let width = gaugeRows.map(\.name.count).max() ?? 0
-        func number(_ value: UInt64?) -> String { right(value.map { "\($0)" } ?? "-", 10) }
-        return left("requests", width) + right("linux", 10) + right("posix", 10).trimmed + "\n"
+        func number(_ value: UInt64?) -> String { value.map { "\($0)" } ?? "-" }
+        return numbers.line(["requests", "linux", "posix"])
             + countRows.map { row in
-                left(row.name, width) + number(row.count(faces.linux))
-                    + number(row.count(faces.posix)) + row.meaning + "\n"
+                numbers.line([
+                    row.name, number(row.count(faces.linux)), number(row.count(faces.posix)),
+                    row.meaning,
+                ])
             }.joined()
     }
 
     private static func text(of contexts: [Context]) -> String {
-        let heads = ["ring", "events", "submitted", "in_flight", "adopted", "unreaped"]
-        func line(_ name: String, _ cells: [String]) -> String {
-            left(name, 14) + cells.map { right($0, 9) }.joined().trimmed + "\n"
-        }
-        return line("context", heads)
+        let columns = Columns(
+            .left(14), .right(9), .right(9), .right(9), .right(9), .right(9), .right(9))
+        return columns.line([
+            "context", "ring", "events", "submitted", "in_flight", "adopted", "unreaped",
+        ])
             + contexts.map { context in
                 let requests = context.requests
-                return line(
-                    context.address,
-                    [
-                        context.ring, "\(context.events)", "\(requests.submitted)",
-                        "\(requests.inFlight)", "\(requests.adopted ?? 0)", context.unreaped.text,
-                    ])
+                return columns.line([
+                    context.address, context.ring, "\(context.events)", "\(requests.submitted)",
+                    "\(requests.inFlight)", "\(requests.adopted ?? 0)", context.unreaped.text,
+                ])
             }.joined()
-    }
-}
-
-extension String {
-    /// Without the spaces at its end.
-    fileprivate var trimmed: Substring {
-        self[..<(lastIndex { $0 != " " }.map(index(after:)) ?? startIndex)]
     }
 }

@@ -62,12 +62,8 @@ private struct ProbeTable {
     }
 
     var text: String {
-        let width = rows.map(\.name.count).max() ?? 0
-        return rows.map { row in
-            let mark = row.mark.rawValue
-            return mark + String(repeating: " ", count: 6 - mark.count) + row.name
-                + String(repeating: " ", count: width + 2 - row.name.count) + row.value + "\n"
-        }.joined()
+        let columns = Columns(.left(4), .left(rows.map(\.name.count).max() ?? 0))
+        return rows.map { columns.line([$0.mark.rawValue, $0.name, $0.value]) }.joined()
     }
 
     private mutating func add(_ mark: Mark, _ name: String, _ value: String) {
