@@ -10,6 +10,8 @@ struct CodeScan {
 
     /// Between the constant and its use, at most.
     private static let reachBytes = 48
+    /// Of the longest use that is looked for.
+    private static let instructionBytes = 6
     private static let loadEAX: UInt8 = 0xb8
     private static let loadEDI: UInt8 = 0xbf
     private static let loadRAX: [UInt8] = [0x48, 0xc7, 0xc0]
@@ -23,13 +25,14 @@ struct CodeScan {
         self.segment = segment
         self.slots = slots
         code = segment.contents
-        guard code.count > 8 else { return }
+        guard code.count > 3 + Self.instructionBytes + 4 else { return }
         // Constants are small: zero bytes are rare, and so the first thing to look for.
-        for offset in 3..<code.count - 4 {
+        for offset in 3..<code.count - Self.instructionBytes - 4 {
             if code[offset + 3] != 0 || code[offset + 2] != 0 { continue }
             let number = integer(at: offset)
             guard numbers.contains(number) else { continue }
-            let after = offset + 4..<min(offset + 4 + Self.reachBytes, code.count - 6)
+            let start = offset + 4
+            let after = start..<min(start + Self.reachBytes, code.count - Self.instructionBytes)
             let opcode = code[offset - 1]
             if opcode == Self.loadEAX || code[offset - 3..<offset].elementsEqual(Self.loadRAX) {
                 if meetsInstruction(after) { executed.insert(number) }
@@ -71,13 +74,12 @@ struct CodeScan {
         guard code[offset] == 0xe8 || code[offset] == 0xe9 else { return false }
         let wrapper = offset + 5 + Int(integer(at: offset + 1))
         guard wrapper >= 0, wrapper < code.count - Self.reachBytes else { return false }
-        let body = code[wrapper..<wrapper + Self.reachBytes]
-        let end = body.firstIndex(of: 0xc3) ?? body.endIndex
-        return (wrapper..<end - 1).contains { code[$0] == 0x0f && code[$0 + 1] == 0x05 }
+        let body = code[wrapper..<wrapper + Self.reachBytes].prefix { $0 != 0xc3 }
+        return body.indices.dropLast().contains { code[$0] == 0x0f && code[$0 + 1] == 0x05 }
     }
 
     /// True when the distance at `offset`, from the instruction's end, leads to a slot.
     private func isSlot(_ offset: Int) -> Bool {
-        slots.contains(segment.address + offset + 4 + Int(integer(at: offset)))
+        slots.contains(segment.address &+ (offset + 4 + Int(integer(at: offset))))
     }
 }
