@@ -81,6 +81,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .testTarget(name: "BenchmarkTests", dependencies: ["Benchmark"]),
+        .testTarget(name: "ConformanceTests", dependencies: ["Conformance"]),
+        .testTarget(name: "ToolTests", dependencies: ["ioctx"]),
         .target(
             name: "TestSupport", dependencies: ["CLibAIO", "JobTable"], path: "Tests/TestSupport",
             swiftSettings: [.treatAllWarnings(as: .error)]),

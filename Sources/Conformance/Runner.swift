@@ -7,7 +7,7 @@ import TestBed
 
 /// What came of one case with one engine, on both sides.
 public struct Outcome: Sendable {
-    public enum Verdict: Sendable {
+    public enum Verdict: Sendable, Equatable {
         case passed
         case failed(why: String?)
         case skipped(reason: String)

@@ -1,0 +1,106 @@
+// Proves when a case passes: the reference is run again before a difference counts, once for all
+// engines, and a documented difference must hold exactly.
+
+import Testing
+
+@testable import Conformance
+
+@Suite struct JudgementTests {
+    private let plain = Case("plain") { _ in }
+    private let different = Case("different") { _ in }
+        .differs("for a reason", ("event: 65", "event: 1"))
+
+    private func ran(_ lines: String...) -> TranscriptRead {
+        TranscriptRead(lines: lines, skip: nil, ended: true)
+    }
+
+    private func skipped(_ reason: String) -> TranscriptRead {
+        TranscriptRead(lines: [], skip: reason, ended: false)
+    }
+
+    /// The reference answers these in turn.
+    private func runs(_ answers: TranscriptRead?...) -> ReferenceRuns {
+        var next = answers.makeIterator()
+        return ReferenceRuns(limit: answers.count) { next.next() ?? nil }
+    }
+
+    private func judge(
+        _ one: Case, _ layer: TranscriptRead, engine: String = "uring", _ runs: ReferenceRuns
+    ) -> Judgement {
+        var runs = runs
+        return Judgement.of(one, layer, engine: engine, &runs)
+    }
+
+    @Test func agreementWithAnyRunPasses() {
+        #expect(judge(plain, ran("a"), runs(ran("a"))).verdict == .passed)
+        #expect(judge(plain, ran("b"), runs(ran("a"), ran("b"))).verdict == .passed)
+        #expect(judge(plain, ran("c"), runs(ran("a"), ran("b"))).verdict == .failed(why: nil))
+    }
+
+    @Test func aFailureShowsTheFirstRun() {
+        let judgement = judge(plain, ran("a", "x"), runs(ran("a", "b"), ran("a", "c")))
+        #expect(judgement.reference == ["b"])
+        #expect(judgement.layer == ["x"])
+    }
+
+    @Test func theReferenceRunsNoOftenerThanNeeded() {
+        var count = 0
+        var runs = ReferenceRuns(limit: 3) {
+            count += 1
+            return self.ran("run \(count)")
+        }
+        #expect(Judgement.of(plain, ran("run 1"), engine: "uring", &runs).verdict == .passed)
+        #expect(count == 1)
+        #expect(Judgement.of(plain, ran("run 2"), engine: "threads", &runs).verdict == .passed)
+        #expect(count == 2)
+        #expect(Judgement.of(plain, ran("run 1"), engine: "auto", &runs).verdict == .passed)
+        #expect(Judgement.of(plain, ran("none"), engine: "auto", &runs).verdict != .passed)
+        #expect(count == 3)
+    }
+
+    @Test func whatCannotRunIsSkipped() {
+        var isAsked = false
+        var runs = ReferenceRuns(limit: 3) {
+            isAsked = true
+            return nil
+        }
+        let skip = Judgement.of(plain, skipped("needs root"), engine: "uring", &runs)
+        #expect(skip.verdict == .skipped(reason: "needs root"))
+        #expect(!isAsked)
+        #expect(
+            judge(plain, ran("a"), self.runs(skipped("no disk"))).verdict
+                == .skipped(reason: "no disk"))
+        #expect(
+            judge(plain, ran("a"), self.runs(nil)).verdict
+                == .skipped(reason: "nothing was recorded for it"))
+    }
+
+    @Test func aReferenceThatHangsFails() {
+        let hung = TranscriptRead(lines: ["no end within 10 s"], skip: nil, ended: false)
+        #expect(
+            judge(plain, hung, runs(hung)).verdict == .failed(why: "the reference did not end"))
+    }
+
+    @Test func aDocumentedDifferenceMustHold() {
+        let kernel = ran("io_submit(ctx, 1, {PREAD pipe 1}) = 1", "event: 65")
+        let layer = ran("io_submit(ctx, 1, {PREAD pipe 1}) = 1", "event: 1")
+        #expect(judge(different, layer, runs(kernel)).verdict == .passed)
+        for engine in ["uring", "auto"] {
+            #expect(
+                judge(different, kernel, engine: engine, runs(kernel)).verdict
+                    == .failed(why: "the documented difference does not hold"))
+        }
+    }
+
+    @Test(arguments: [("auto", true), ("native", true), ("uring", false), ("threads", false)])
+    func itMayVanishOnTheKernelsRing(_ engine: String, _ mayVanish: Bool) {
+        let kernel = ran("io_submit(ctx, 1, {POLL pipe 0x1}) = 1", "event: 65")
+        #expect(
+            (judge(different, kernel, engine: engine, runs(kernel)).verdict == .passed)
+                == mayVanish)
+        let later = ran(
+            "io_submit(ctx, 1, {PREAD file 1@0}) = 1", "io_submit(ctx, 1, {POLL pipe 0x1}) = 1",
+            "event: 65")
+        #expect(judge(different, later, engine: engine, runs(later)).verdict != .passed)
+    }
+}
