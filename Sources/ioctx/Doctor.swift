@@ -48,8 +48,8 @@ struct Doctor: ParsableCommand {
                 LayerVariables.report(as: "ioctx doctor")
             } catch {
                 // A number that is no program's name is meant as a process's.
-                if let pid = pid_t(subject), error.status == Run.ExitStatus.notFound {
-                    throw ProcessFile.unreadable(pid, ESRCH)
+                if Int(subject) != nil, error.status == Run.ExitStatus.notFound {
+                    throw ProcessFile.absent(subject)
                 }
                 throw Failure(error.message)
             }

@@ -14,10 +14,14 @@ enum ProcessFile {
         return result
     }
 
+    static func absent(_ number: String) -> Failure {
+        Failure("there is no process \(number): look for its number with pgrep")
+    }
+
     /// Why a process cannot be looked at; `condition` is what its user needs beyond being that.
     static func unreadable(_ pid: pid_t, _ error: Int32, condition: String = "") -> Failure {
         if error == ENOENT || error == ESRCH {
-            return Failure("there is no process \(pid): look for its number with pgrep")
+            return absent("\(pid)")
         }
         return Failure(
             "cannot read the memory of process \(pid): \(Failure.describe(error)); run this as "
