@@ -112,7 +112,7 @@ public struct EngineRecord: ~Copyable {
     /// What KernelAIO.isUsable() has answered; nil before it was asked.
     var kernelAIOIsUsable: Bool?  // (e)
 
-    /// Hints about descriptors: see FileKind.swift.
+    /// Hints about descriptors: see FileHints.swift.
     let hints: UInt
 
     private init(

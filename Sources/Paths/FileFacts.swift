@@ -1,0 +1,134 @@
+// What a look at a descriptor's file tells: two system calls.
+
+import CLibAIO
+import JobTable
+
+/// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
+enum FileType {
+    static let socket: UInt32 = 0o140000
+    static let regular: UInt32 = 0o100000
+    static let block: UInt32 = 0o060000
+    static let directory: UInt32 = 0o040000
+    static let character: UInt32 = 0o020000
+    static let pipe: UInt32 = 0o010000
+    static let anonymous: UInt32 = 0
+
+    static func of(_ status: stat) -> UInt32 { UInt32(status.st_mode) & 0o170000 }
+}
+
+/// What is known of a descriptor after asking the kernel.
+struct FileFacts {
+    var kind = FileKind.unknown
+    /// F_GETFL.
+    var flags = 0
+    var status = stat()
+
+    var isRegular: Bool { FileType.of(status) == FileType.regular }
+    var isBlock: Bool { FileType.of(status) == FileType.block }
+    var isSocket: Bool { FileType.of(status) == FileType.socket }
+    var isPipe: Bool { FileType.of(status) == FileType.pipe }
+    var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
+    var isWritable: Bool { flags & Int(O_ACCMODE) != Int(O_RDONLY) }
+    var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
+    var isDirect: Bool { flags & Int(IOCTX_O_DIRECT) != 0 }
+    /// Of a block device.
+    var isInMemory: Bool { MemoryDevices.contains(UInt64(status.st_rdev)) }
+    var isAnonymous: Bool { FileType.of(status) == FileType.anonymous }
+    var device: UInt64 { UInt64(status.st_dev) }
+    var inode: UInt64 { UInt64(status.st_ino) }
+
+    /// Two descriptions of such a file with equal flags do the same I/O.
+    var isShareable: Bool { isRegular || isBlock || isPipe || isSocket }
+
+    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH, which the
+    /// kernel's AIO does not see either.
+    static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
+        facts.flags = System.fileFlags(descriptor)
+        if facts.flags < 0 || facts.flags & Int(IOCTX_O_PATH) != 0 { return failure(EBADF) }
+        let result =
+            facts.isWritable
+            ? System.statusWithoutTimes(of: descriptor, into: &facts.status)
+            : System.status(of: descriptor, into: &facts.status)
+        if result < 0 { return failure(EBADF) }
+        facts.kind = facts.kindFromStatus()
+        return 0
+    }
+
+    private func kindFromStatus() -> FileKind {
+        switch FileType.of(status) {
+        case FileType.regular:
+            return isDirect ? .direct : .cached
+        case FileType.block:
+            return !isDirect ? .cached : isInMemory ? .memory : .direct
+        case FileType.directory:
+            return .directory
+        case FileType.character:
+            // null, zero, full, random, urandom (mem(4)); not kmsg, which waits.
+            let isMemoryDevice = (status.st_rdev >> 8) & 0xfff == 1
+            let minor = status.st_rdev & 0xff
+            return isMemoryDevice && minor >= 3 && minor <= 9 ? .memory : .stream
+        default:
+            return .stream
+        }
+    }
+
+    /// True for files that have a write operation that the kernel's AIO can use. /dev/full and
+    /// files without an inode of their own do not, though write(2) works on some.
+    var hasWrite: Bool {
+        !(kind == .directory || isAnonymous || isFull)
+    }
+
+    /// /dev/full
+    var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
+
+    /// True for O_DIRECT writes up to `end` that make the file longer.
+    func isExtended(by end: Int64) -> Bool {
+        kind == .direct && isRegular && end > Int64(status.st_size)
+    }
+
+    /// True for O_DIRECT I/O on a regular file or block device that does not make the file longer:
+    /// what the kernel's AIO does without blocking its submitter. A disk in memory needs it only
+    /// where an eventfd is signalled, for which the kernel takes no call of its own.
+    func suitsKernelAIO(isWrite: Bool, end: Int64, isSignalled: Bool = false) -> Bool {
+        if kind == .memory { return isSignalled && isBlock && isDirect }
+        return kind == .direct && !(isWrite && isExtended(by: end))
+    }
+
+    /// The kind of a buffered file that answered EOPNOTSUPP to RWF_NOWAIT.
+    func kindWithoutNowait(_ descriptor: Int32) -> FileKind {
+        // What fstatfs tells is about the device's node.
+        if isBlock { return isInMemory ? .memory : .quick }
+        switch Self.fileSystemType(descriptor) {
+        case 0x0102_1994, 0x8584_58f6, 0x9584_58f6:  // tmpfs, ramfs, hugetlbfs (statfs(2))
+            return .memory
+        default:
+            return Self.isOnControlFileSystem(descriptor) ? .memory : .quick
+        }
+    }
+
+    /// proc, sysfs, cgroup2, debugfs, tracefs: files that are the kernel's own variables.
+    static func isOnControlFileSystem(_ descriptor: Int32) -> Bool {
+        switch fileSystemType(descriptor) {
+        case 0x9fa0, 0x6265_6572, 0x6367_7270, 0x6462_6720, 0x7472_6163: return true
+        default: return false
+        }
+    }
+
+    /// ext4, xfs, btrfs and most block devices: their buffered reads take RWF_NOWAIT. For files
+    /// that are open for writing only, where it cannot be tried.
+    static func isOnWaitingFileSystem(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if facts.isBlock { return true }
+        switch fileSystemType(descriptor) {
+        case 0xef53, 0x5846_5342, 0x9123_683e: return true
+        default: return false
+        }
+    }
+
+    private static func fileSystemType(_ descriptor: Int32) -> UInt32 {
+        var fileSystem = statfs()
+        let result = withAddress(of: &fileSystem) {
+            systemCall(Int32(SYS_fstatfs), Int(descriptor), $0)
+        }
+        return result < 0 ? 0 : UInt32(truncatingIfNeeded: fileSystem.f_type)
+    }
+}
