@@ -79,13 +79,6 @@ public struct JobTable: ~Copyable {
         return table
     }
 
-    /// The process's table, or nil before the first io_setup.
-    @inline(__always)
-    public static var current: Ref<JobTable>? {
-        guard let root = ProcessRoot.current else { return nil }
-        return Ref(address: root.it.jobTable.load(ordering: .acquiring))
-    }
-
     private init(
         jobs: consuming Reserve<Job>, vectorBase: UInt, limits: Limits, counters: Ref<Counters>
     ) {
@@ -161,6 +154,13 @@ extension Ref where Pointee == JobTable {
     /// The job with that index, which was opened once: in use or free.
     @inline(__always)
     public func job(at index: UInt32) -> JobRef { it.jobs[index] }
+
+    /// The next in a chain of jobs linked by `queueNext`; whoever ends one asks before, for its link is
+    /// used again.
+    @inline(__always)
+    public func successor(of job: JobRef) -> JobRef? {
+        job.it.queueNext == Job.none ? nil : it.jobs[job.it.queueNext]
+    }
 
     /// The job of that name if it still is that job, for completions that may be late.
     @inline(__always)

@@ -1,6 +1,8 @@
 // The run queue: jobs handed over and not yet won by a daemon, in the order of their priority and,
 // among equals, first in, first out.
 
+public import Synchronization
+
 /// Jobs on their way to a daemon, linked by `queueNext`: by priority, and first come first served.
 public struct RunQueue: ~Copyable {
     /// (q) guards the links; held for a few instructions only.
@@ -94,5 +96,3 @@ public struct RunQueue: ~Copyable {
         return job
     }
 }
-
-public import Synchronization

@@ -77,27 +77,9 @@ struct RightsMessage {
     var length: Int = 0
     var level: Int32 = Int32(SOL_SOCKET)
     var type: Int32 = Int32(SCM_RIGHTS)
-    var files = (
-        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
-        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
-        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0)),
-        (UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0), UInt64(0))
-    )
+    var files = InlineArray<64, Int32>(repeating: 0)
 
     static let headerBytes = 16
-
-    subscript(index: Int) -> Int32 {
-        mutating get {
-            withAddress(of: &files) {
-                Ref<Int32>(address: UInt(bitPattern: $0) &+ UInt(index &* 4))?.it ?? -1
-            }
-        }
-        set {
-            withAddress(of: &files) {
-                Ref<Int32>(address: UInt(bitPattern: $0) &+ UInt(index &* 4))?.it = newValue
-            }
-        }
-    }
 }
 
 extension Ref where Pointee == Station {
@@ -148,7 +130,7 @@ extension Ref where Pointee == Station {
             ? 0 : (message.length &- RightsMessage.headerBytes) / 4
         // The sender holds this lock until its jobs are queued, so they are there after it.
         if discard {
-            for position in 0..<files { System.close(message[position]) }
+            for position in 0..<files { System.close(message.files[position]) }
             return result
         }
         channel.sendLock.lock()
@@ -156,7 +138,7 @@ extension Ref where Pointee == Station {
         for position in 0..<sent {
             guard let index = channel.take(capacity: it.files.capacity) else { break }
             // What did not arrive is no file: its jobs end with -EBADF.
-            it.files.arrive(index, number: position < files ? message[position] : -1)
+            it.files.arrive(index, number: position < files ? message.files[position] : -1)
         }
         channel.sendLock.unlock()
         return result

@@ -48,7 +48,7 @@ extension Ref where Pointee == Station {
         // After that: when an aio_fsync is done, so are those that it waited for.
         var next = it.engine.it.syncs.leave(it.table, job)
         while let sync = next {
-            next = sync.it.queueNext == Job.none ? nil : it.table.job(at: sync.it.queueNext)
+            next = it.table.successor(of: sync)
             requeue(sync)
         }
     }

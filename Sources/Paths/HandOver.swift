@@ -322,7 +322,7 @@ extension Ref where Pointee == EngineRecord {
     private func runHere(_ station: Ref<Station>, _ first: JobRef) {
         var next: JobRef? = first
         while let job = next {
-            next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+            next = it.table.successor(of: job)
             job.it.queueNext = Job.none
             station.runInSubmitter(job)
         }

@@ -135,7 +135,7 @@ extension Ref where Pointee == Station {
         while next != nil {
             var count = 0
             while let job = next, count < NativeDaemon.requestsPerCall {
-                next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+                next = it.table.successor(of: job)
                 if job.transition(from: .queued, to: .running) {
                     iocbs[count] = description(of: job)
                     count += 1

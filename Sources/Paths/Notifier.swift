@@ -8,6 +8,7 @@
 
 import CLibAIO
 public import JobTable
+import Synchronization
 
 /// An eventfd for one sleeper, in the program's table, and two jobs that a daemon holds ready for it.
 public struct Notifier {
@@ -100,8 +101,6 @@ public struct Notifier {
         station.kick()
     }
 }
-
-import Synchronization
 
 extension Ref where Pointee == EngineRecord {
     /// A job that does nothing but carry the request's eventfd to the daemon.

@@ -140,7 +140,7 @@ extension Ref where Pointee == Station {
         where channel.slot(position &+ 1, capacity: capacity).it == index {
             return
         }
-        message[files] = it.files[index].it.number
+        message.files[files] = it.files[index].it.number
         // The entry before them is for their number.
         channel.slot(UInt32(files) &+ 1, capacity: capacity).it = index
         files &+= 1

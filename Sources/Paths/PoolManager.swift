@@ -70,7 +70,7 @@ extension Ref where Pointee == Station {
         // A file that is shared may have come on the other way.
         receiveForWorkers()
         while let job = next {
-            next = job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
+            next = it.table.successor(of: job)
             it.running.add(1, ordering: .acquiringAndReleasing)
             if job.it.operation == .notify {
                 _ = job.transition(from: .queued, to: .running)

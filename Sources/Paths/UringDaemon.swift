@@ -210,13 +210,13 @@ extension Ref where Pointee == Station {
         while let job = next {
             fetch(job.it.heldFile)
             fetch(job.it.heldEventfd)
-            next = successor(job)
+            next = it.table.successor(of: job)
         }
         flushFetches()
         next = first
         while let job = next {
             // The successor is read first: a finished job's link is reused.
-            next = successor(job)
+            next = it.table.successor(of: job)
             if job.it.operation == .notify {
                 _ = job.transition(from: .queued, to: .running)
                 if job.it.pollEvents != 0 { signal(job.it.heldEventfd) }
@@ -229,10 +229,6 @@ extension Ref where Pointee == Station {
                 publish(job, from: .cancelled, result: job.cancelledResult)
             }
         }
-    }
-
-    private func successor(_ job: JobRef) -> JobRef? {
-        job.it.queueNext == Job.none ? nil : it.table.job(at: job.it.queueNext)
     }
 
     /// Prepares the move of a held file from the parking ring into the work ring.

@@ -22,6 +22,14 @@ private struct ChildReport {
     var tableAddress: UInt
 }
 
+extension JobTable {
+    /// The process's table, or nil before the first call that makes it.
+    fileprivate static var current: Ref<JobTable>? {
+        guard let root = ProcessRoot.current else { return nil }
+        return Ref(address: root.it.jobTable.load(ordering: .acquiring))
+    }
+}
+
 @Suite struct ProcessRootTests {
     @Test("Nothing exists before it is asked for, and then there is one root for all threads")
     func oneRoot() async {

@@ -322,8 +322,8 @@ import Testing
             let main = engine.it.station.current
             #expect((first == nil) == (choice == .inline) && (main == nil) == (choice == .inline))
             guard let first, let main else { return }
-            #expect(first.it.kind == (choice == .uring ? .uring : .threads))
-            #expect((first == main) == (choice != .automatic || main.it.kind == .threads))
+            #expect(first.it.kind == (choice == .uring ? .uring : .pool))
+            #expect((first == main) == (choice != .automatic || main.it.kind == .pool))
             let second = engine.acquireStationForBlocking()
             #expect(second == first && engine.it.station.current == main)
             // Both calls retained that station and no other.
