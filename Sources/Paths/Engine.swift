@@ -112,6 +112,10 @@ public struct EngineRecord: ~Copyable {
     /// What KernelAIO.isUsable() has answered; nil before it was asked.
     var kernelAIOIsUsable: Bool?  // (e)
 
+    /// False when a seccomp filter kills for what daemons do with their scheduling and I/O priority: then
+    /// they keep what they inherit.
+    let mayTuneThreads = Atomic<Bool>(true)  // (e) to write
+
     /// Hints about descriptors: see FileHints.swift.
     let hints: UInt
 
@@ -272,7 +276,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func start(_ kind: Station.Kind, in slot: borrowing StationSlot) -> Int {
-        if UringProbe.filterKills(kind) { return failure(EPERM) }
+        if SandboxProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
         return start(station, in: slot)
     }
@@ -281,6 +285,7 @@ extension Ref where Pointee == EngineRecord {
         // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
         station.it.users.add(1, ordering: .sequentiallyConsistent)
         defer { station.release() }
+        it.mayTuneThreads.store(SandboxProbe.mayTuneThreads(), ordering: .relaxed)
         let result = station.start()
         if result == 0 { slot.address.store(station.address, ordering: .releasing) }
         return result

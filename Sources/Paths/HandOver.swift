@@ -257,9 +257,9 @@ extension Ref where Pointee == EngineRecord {
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
         // The kernel's AIO takes the submitter's by itself.
+        let mayAsk = it.mayTuneThreads.load(ordering: .relaxed) && !isForKernel(job)
         job.it.ioPriority =
-            request.ioPriority != 0 || isForKernel(job)
-            ? request.ioPriority : submission.priority()
+            request.ioPriority == 0 && mayAsk ? submission.priority() : request.ioPriority
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)
         if vectors == 0 { return false }
         for index in 0..<UInt(bitPattern: request.vectorCount) {

@@ -19,7 +19,7 @@ public enum KernelAIO {
     /// True when the kernel's AIO may be asked for without being killed.
     static func isUsable() -> Bool {
         if !mayBeTrapped { return true }
-        return UringProbe.runInChild { KernelAIO.trySetup() } == 0
+        return SandboxProbe.runInChild { KernelAIO.trySetup() } == 0
     }
 
     private static func trySetup() -> Int {

@@ -63,7 +63,7 @@ extension Ref where Pointee == Station {
         result = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC | O_NONBLOCK))
         if result < 0 { return result }
         it.pool.managerBell = Int32(truncatingIfNeeded: result)
-        it.pool.comparableThread = UringProbe.mayCompareFiles() ? System.threadIdentifier() : 0
+        it.pool.comparableThread = SandboxProbe.mayCompareFiles() ? System.threadIdentifier() : 0
         result = watch(
             it.pool.forManager.receiver, UInt32(EPOLLIN.rawValue), data: .max, isNew: true)
         if result < 0 { return result }

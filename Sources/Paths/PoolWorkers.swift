@@ -138,16 +138,16 @@ extension Ref where Pointee == Station {
         case .fdatasync: return systemCall(Int32(SYS_fdatasync), Int(number))
         default: break
         }
-        if job.it.ioPriority != 0 {
-            _ = systemCall(Int32(SYS_ioprio_set), 1, 0, Int(job.it.ioPriority))
-        }
+        let hasPriority =
+            job.it.ioPriority != 0 && it.engine.it.mayTuneThreads.load(ordering: .relaxed)
+        if hasPriority { _ = systemCall(Int32(SYS_ioprio_set), 1, 0, Int(job.it.ioPriority)) }
         var result: Int
         repeat {
             result = StreamTransfer.transfer(
                 job.it.operation == .write, number, it.table.vectorsAddress(job),
                 Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
         } while result == failure(EINTR)
-        if job.it.ioPriority != 0 { _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0) }
+        if hasPriority { _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0) }
         return totalResult(job, last: result)
     }
 

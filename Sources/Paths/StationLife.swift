@@ -85,6 +85,10 @@ extension Ref where Pointee == Station {
         it.table.it.counters.it.daemons.raise()
         _ = unsafe systemCall(
             Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
+        if it.engine.it.mayTuneThreads.load(ordering: .relaxed) { tuneDaemon() }
+    }
+
+    private func tuneDaemon() {
         var everywhere = (UInt64.max, UInt64.max, UInt64.max, UInt64.max)
         _ = withAddress(of: &everywhere) {
             systemCall(Int32(SYS_sched_setaffinity), 0, 32, $0)

@@ -18,7 +18,7 @@ enum DaemonEngine: String, Codable, Sendable, CaseIterable {
     /// Those that this machine allows. Tried here and not in a child, as Engine.survey() does: a
     /// child of a process with many threads may find a lock of the sanitizer's taken for ever.
     static let available: [DaemonEngine] =
-        UringProbe.tryUring() == 0 ? [.uring, .threads] : [.threads]
+        SandboxProbe.tryUring() == 0 ? [.uring, .threads] : [.threads]
 
     /// The first line of an exit test: this process's layer uses this engine. Whatever hangs ends
     /// with SIGALRM, which is a failure.

@@ -80,13 +80,13 @@ import Testing
     func probeChild() async {
         await #expect(processExitsWith: .success) {
             boundedInTime()
-            #expect(UringProbe.runInChild { 42 } == 42)
-            #expect(UringProbe.runInChild { failure(EPERM) } == failure(EPERM))
-            let killed = UringProbe.runInChild {
+            #expect(SandboxProbe.runInChild { 42 } == 42)
+            #expect(SandboxProbe.runInChild { failure(EPERM) } == failure(EPERM))
+            let killed = SandboxProbe.runInChild {
                 kill(getpid(), SIGKILL)
                 return 0
             }
-            #expect(killed == UringProbe.killed)
+            #expect(killed == SandboxProbe.killed)
         }
     }
 }

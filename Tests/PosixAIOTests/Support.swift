@@ -17,7 +17,7 @@ enum TestEngine: String, Codable, Sendable, CaseIterable {
     case auto
 
     static let available: [TestEngine] =
-        UringProbe.tryUring() == 0 ? [.uring, .threads, .auto] : [.threads, .auto]
+        SandboxProbe.tryUring() == 0 ? [.uring, .threads, .auto] : [.threads, .auto]
 
     /// The first line of an exit test: this process's layer uses this engine. Whatever hangs ends
     /// with SIGALRM, which is a failure.

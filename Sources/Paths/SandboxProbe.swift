@@ -1,8 +1,7 @@
 // Finding out what this machine allows, without hurting the process that asks.
 
-import JobTable
 import CLibAIO
-import Synchronization
+import JobTable
 
 /// Why an engine cannot serve.
 public enum Obstacle: UInt8, Sendable {
@@ -44,20 +43,20 @@ extension Engine {
     /// Tries each engine's system calls in a child process, so that a seccomp filter that kills
     /// kills the child.
     public static func survey() -> EngineSurvey {
-        let uring = UringProbe.runInChild { UringProbe.tryUring() }
-        let threads = UringProbe.runInChild { UringProbe.tryPrivateTable() }
-        let uringObstacle = uring == UringProbe.killed ? .killedBySeccomp : Obstacle(uring)
-        let threadsObstacle = threads == UringProbe.killed ? .killedBySeccomp : Obstacle(threads)
+        let uring = SandboxProbe.runInChild { SandboxProbe.tryUring() }
+        let threads = SandboxProbe.runInChild { SandboxProbe.tryPrivateTable() }
+        let uringObstacle = uring == SandboxProbe.killed ? .killedBySeccomp : Obstacle(uring)
+        let threadsObstacle = threads == SandboxProbe.killed ? .killedBySeccomp : Obstacle(threads)
         return EngineSurvey(
             uring: uringObstacle, threads: threadsObstacle,
-            uringErrno: uring < 0 && uring != UringProbe.killed ? Int32(-uring) : 0,
-            threadsErrno: threads < 0 && threads != UringProbe.killed ? Int32(-threads) : 0,
+            uringErrno: uring < 0 && uring != SandboxProbe.killed ? Int32(-uring) : 0,
+            threadsErrno: threads < 0 && threads != SandboxProbe.killed ? Int32(-threads) : 0,
             chosen: uringObstacle == .none
                 ? .uring : (threadsObstacle == .none ? .threads : .inline))
     }
 }
 
-enum UringProbe {
+enum SandboxProbe {
     /// Not an errno: the child was killed.
     static let killed = -10_000
 
@@ -65,14 +64,14 @@ enum UringProbe {
     static func filterKills(_ kind: Station.Kind) -> Bool {
         if !System.isFiltered { return false }
         return kind == .uring
-            ? runInChild { UringProbe.tryUring() } == killed
-            : runInChild { UringProbe.tryPrivateTable() } == killed
+            ? runInChild { SandboxProbe.tryUring() } == killed
+            : runInChild { SandboxProbe.tryPrivateTable() } == killed
     }
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
     static func mayCompareFiles() -> Bool {
         if !System.isFiltered { return compareFiles() == 0 }
-        return runInChild { UringProbe.compareFiles() } == 0
+        return runInChild { SandboxProbe.compareFiles() } == 0
     }
 
     /// Compares this thread's descriptor 0 with itself.
@@ -132,6 +131,28 @@ enum UringProbe {
         }
         if result < 0 { return result }
         result = systemCall(Int32(SYS_socket), Int(AF_UNIX), Int(SOCK_DGRAM.rawValue), 0)
-        return result < 0 ? result : 0
+        if result < 0 { return result }
+        // An unbound socket that sends to nobody, and a set of nothing.
+        _ = systemCall(Int32(SYS_getsockname), result, 0, 0)
+        _ = systemCall(Int32(SYS_sendmsg), result, 0, 0)
+        _ = systemCall(Int32(SYS_recvmsg), result, 0, Int(MSG_DONTWAIT))
+        _ = systemCall(Int32(SYS_epoll_create1), 0)
+        _ = systemCall(Int32(SYS_eventfd2), 0, 0)
+        return 0
+    }
+
+    /// True when threads may be asked for their CPUs, scheduling class and I/O priority, and given others;
+    /// where a seccomp filter is active, a child finds out.
+    static func mayTuneThreads() -> Bool {
+        !System.isFiltered || runInChild { SandboxProbe.tuneThread() } != killed
+    }
+
+    private static func tuneThread() -> Int {
+        _ = systemCall(Int32(SYS_sched_getscheduler), 0)
+        _ = systemCall(Int32(SYS_sched_setaffinity), 0, 0, 0)
+        _ = systemCall(Int32(SYS_sched_setscheduler), 0, Int(SCHED_OTHER), 0)
+        _ = systemCall(Int32(SYS_ioprio_get), 1, 0)
+        _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0)
+        return 0
     }
 }
