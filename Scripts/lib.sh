@@ -60,6 +60,32 @@ quietly() {
     return "$status"
 }
 
+# interruptibly COMMAND...: so that Ctrl-C ends the wait for it at once. `timeout` puts what it runs
+# out of the terminal's reach, and a shell in the background would have it ignore the signal.
+interruptibly() {
+    env --default-signal=INT,QUIT "$@" &
+    wait "$!"
+}
+
+# end_jobs: ends what this shell has in the background; for traps on EXIT.
+end_jobs() {
+    local job
+
+    for job in $(jobs -pr); do end_tree "$job"; done
+}
+
+# end_tree PROCESS: with all that descend from it, for a build and `timeout` make process groups of
+# their own.
+end_tree() {
+    local child
+
+    # One that is stopped starts nothing more meanwhile.
+    kill -STOP "$1" 2>/dev/null || return 0
+    for child in $(pgrep -P "$1"); do end_tree "$child"; done
+    kill -TERM "$1" 2>/dev/null || true
+    kill -CONT "$1" 2>/dev/null || true
+}
+
 need_swift() {
     command -v swift >/dev/null || die "swift is not on PATH: install Swift 6.3 or newer" \
         "(https://www.swift.org/install/linux) and put its bin folder on PATH"

@@ -14,7 +14,9 @@ failures=0
 # O_DIRECT and cold reads need a disk, which /tmp often is not.
 mkdir -p "${TMPDIR:-$root/.build-tests}"
 work=$(mktemp -d "${TMPDIR:-$root/.build-tests}/client-XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# A second signal, from a `timeout` that is ended too, must not end the cleaning up.
+trap 'trap "" TERM; end_leftovers; rm -rf "$work"' EXIT
+trap 'exit 143' TERM
 
 # layer COMMAND...: runs a program on the engine under test, bounded in time.
 layer() {
