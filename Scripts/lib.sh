@@ -43,8 +43,9 @@ need_commands() {
     if ((${#packages[@]} > 0)); then need_packages "${packages[@]}"; fi
 }
 
+# Of two scripts at a time, one waits for the other: apt-get itself does not.
 install_quietly() {
-    quietly env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"
+    quietly flock /var/lib/dpkg env DEBIAN_FRONTEND=noninteractive apt-get -q "$@"
 }
 
 # quietly COMMAND...: shows what the command prints only when it fails, or with `verbose` set.
@@ -65,6 +66,22 @@ quietly() {
 interruptibly() {
     env --default-signal=INT,QUIT "$@" &
     wait "$!"
+}
+
+# abreast COUNT FUNCTION WORD...: calls FUNCTION with each WORD, in a subshell, COUNT at a time.
+abreast() {
+    local count=$1 function=$2 word ended
+    local -A running=()
+
+    for word in "${@:3}"; do
+        if ((${#running[@]} == count)); then
+            wait -n -p ended "${!running[@]}" || true
+            unset "running[$ended]"
+        fi
+        "$function" "$word" &
+        running[$!]=1
+    done
+    wait "${!running[@]}" || true
 }
 
 # end_jobs: ends what this shell has in the background; for traps on EXIT.

@@ -9,7 +9,8 @@ programs=$root/.build-tests/programs
 
 # start_server COMMAND...: COMMAND stands before the server.
 start_server() {
-    port=$((20000 + ($$ + RANDOM) % 40000))
+    # Below what a system gives to who asks for any port, and apart from tgt.sh's.
+    port=$((20000 + ($$ + RANDOM) % 5000))
     "$@" "$programs/file_server" "$port" files >pid 2>server.log &
     server=$!
     answers "$server" eval "exec 3<>/dev/tcp/127.0.0.1/$port" || fail "$(tail -1 server.log)"

@@ -21,7 +21,8 @@ admin() {
 start_target() {
     local file=$1
     shift
-    control=$((1000 + $$ % 30000)) port=$((20000 + $$ % 20000))
+    # Below what a system gives to who asks for any port, and apart from server.sh's.
+    control=$((1000 + $$ % 30000)) port=$((25000 + $$ % 5000))
     "$@" tgtd -f -C "$control" --iscsi portal="127.0.0.1:$port" >tgtd.log 2>&1 &
     server=$!
     answers "$server" admin --op show --mode system || fail "tgtd does not answer: $(tail -3 tgtd.log)"
