@@ -6,11 +6,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
 need_commands fio:fio
 
 # job SIZE OPTIONS...: four writers and verifiers; fio's exit status and its counts must be right.
+# It complains of a disk that goes while it looks for the file's: disk_util has it look for none.
 job() {
     local size_kb=$1 line fields
     shift
     layer fio --name=job --directory=. --ioengine=libaio --rw=randrw --verify=crc32c \
         --verify_fatal=1 --size="${size_kb}k" --numjobs=4 --randseed=20061125 --minimal \
+        --disk_util=0 \
         "$@" >out 2>err || fail "fio: $(cat err out)"
     # Terse fields 5, 6 and 47: the error, and the KiB read and written. Every block is read once:
     # either by the random part or when a written one is verified.
@@ -43,15 +45,14 @@ direct() {
 }
 
 matrix() {
-    local kind cell depth threads
+    local kind cell depth
     for kind in buffered direct; do
-        for cell in 512:1024 4k:4096 64k:8192 1m:16384; do
-            for depth in 1 32 256; do
-                for threads in '' --thread; do
-                    try "fio_${kind}_${cell%:*}_depth_${depth}_${threads:+threads}${threads:-processes}" \
-                        "$kind" "${cell%:*}" "${cell#*:}" "$depth" ${threads:+"$threads"}
-                done
+        for depth in 1 32 256; do
+            for cell in 512:1024 4k:4096 64k:8192 1m:16384; do
+                try "fio_${kind}_${cell%:*}_depth_$depth" "$kind" "${cell%:*}" "${cell#*:}" "$depth"
             done
+            # Who submits is the same whatever the size.
+            try "fio_${kind}_4k_depth_${depth}_threads" "$kind" 4k 4096 "$depth" --thread
         done
     done
 }

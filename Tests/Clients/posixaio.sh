@@ -22,7 +22,7 @@ job() {
     local files=$1 fields
     shift
     layer fio --name=job --directory=. --ioengine=posixaio --rw=randrw --verify=crc32c \
-        --verify_fatal=1 --size=8m --nrfiles="$files" --bs=4k --randseed=20070425 --minimal \
+        --verify_fatal=1 --size=8m --nrfiles="$files" --bs=4k --randseed=20070425 --minimal --disk_util=0 \
         "$@" >out 2>err || fail "fio: $(cat err out)"
     IFS=';' read -r -a fields <<<"$(grep '^3;' out)"
     expect_equal "fio's error" 0 "${fields[4]}"
