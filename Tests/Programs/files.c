@@ -299,6 +299,7 @@ static void expect_record_lock(const char *name, const char *when) {
 }
 
 static void record_locks_are_kept(void) {
+    setenv("IOCTX_AIOD_LIFETIME", "200", 1);
     int fd = patterned_file("file", 1, 512 * BLOCK);
     int direct = open(temp_path("file"), O_RDWR | O_DIRECT);
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1000};

@@ -341,7 +341,8 @@ static void main_thread_may_leave(void) {
     expect_clean_exit(child, 15);
 }
 
-// Without an exit by anyone, the process ends with its last thread; idle daemons must not keep it.
+// Without an exit by anyone, the process ends with its last thread; idle daemons must not keep it for
+// longer than they live as a rule.
 static void *finish_without_exit(void *argument) {
     sleep_ms(20);
     land(argument);
@@ -478,6 +479,7 @@ static void nothing_happens_at_load_time(void) {
 }
 
 static void idle_daemons_leave_and_come_back(void) {
+    setenv("IOCTX_AIOD_LIFETIME", "200", 1);
     int most = 0;
     for (int round = 0; round < 2; round++) {
         struct flight *f = take_off();
