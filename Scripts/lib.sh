@@ -103,6 +103,12 @@ end_tree() {
     kill -CONT "$1" 2>/dev/null || true
 }
 
+# median_of COLUMN FILE
+median_of() {
+    cut -f "$1" "$2" | LC_ALL=C sort -g | awk '{ line[NR] = $1 }
+        END { print (line[int((NR + 1) / 2)] + line[int((NR + 2) / 2)]) / 2 }'
+}
+
 need_swift() {
     command -v swift >/dev/null || die "swift is not on PATH: install Swift 6.3 or newer" \
         "(https://www.swift.org/install/linux) and put its bin folder on PATH"
