@@ -1,5 +1,6 @@
-# What the client scripts share; read with `source`. A script's first argument is the engine: one of
-# IOCTX_ENGINE's values, or `kernel` to run the same cases on the kernel's own AIO as the reference.
+# What the scripts here and in Tests/Tool share; read with `source`. A script's first argument is the
+# engine: one of IOCTX_ENGINE's values, or `kernel` to run the same cases on the kernel's own AIO as the
+# reference.
 
 # shellcheck source=../../Scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../Scripts/lib.sh"

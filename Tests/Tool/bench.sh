@@ -2,7 +2,7 @@
 # Proves that `ioctx bench` measures, prints and writes what it says, refuses what it cannot do with
 # one line, and leaves nothing behind, however it ends.
 
-source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../Clients/client.sh"
 need_commands jq:jq
 
 # bench WANTED OPTIONS...: short rounds in a folder of the case's own, and the exit status.

@@ -2,7 +2,7 @@
 # Proves that the libraries are what a distribution and the dynamic linker expect of a libaio, that
 # they take the system's place, and that IOCTX_ENGINE is read as documented.
 
-source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../Clients/client.sh"
 need_commands gcc:gcc readelf:binutils nm:binutils ldconfig:libc-bin
 
 lib=$dist/lib

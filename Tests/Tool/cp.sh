@@ -2,7 +2,7 @@
 # Proves that `ioctx cp` copies every byte through the layer, whatever the file's size, and that a copy
 # which cannot be finished says so and leaves nothing under the destination's name.
 
-source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../Clients/client.sh"
 if [[ $engine == kernel ]]; then die "ioctx cp has no reference: name an engine"; fi
 
 copy() {

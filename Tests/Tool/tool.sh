@@ -2,7 +2,7 @@
 # Proves that `ioctx run` gives a program nothing but the library, that its exit status is the
 # program's or says what went wrong, and that help, version and probe answer.
 
-source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../Clients/client.sh"
 need_commands jq:jq gcc:gcc
 
 # status WANTED COMMAND...
