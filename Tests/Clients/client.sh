@@ -110,12 +110,16 @@ expect_bound() {
     done
 }
 
-# expect_posix_served SYMBOL COMMAND...: the same for POSIX AIO.
+# The same for POSIX AIO, of which nothing may be the C library's.
 expect_posix_served() {
     [[ $engine != kernel ]] || return 0
-    nm -D --defined-only "$preloaded" | grep -q ' aio_read' ||
-        skip "libioctx.so has no POSIX AIO"
-    expect_bound "$1" -- "${@:2}"
+    rm -f "$work"/bindings.*
+    LD_DEBUG=bindings LD_DEBUG_OUTPUT=$work/bindings layer "$@"
+    grep -qhE "to $preloaded .*normal symbol .aio_read(64)?'" "$work"/bindings.* ||
+        fail "aio_read is not bound to $preloaded"
+    if grep -hE "to .*/libc\.so.*normal symbol .(aio_|lio_)" "$work"/bindings.*; then
+        fail "something of POSIX AIO is bound to the C library"
+    fi
 }
 
 no_kernel_aio=("$root/.build-tests/programs/seccomp" KILL aio --)

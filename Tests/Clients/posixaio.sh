@@ -5,18 +5,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/client.sh"
 need_commands fio:fio stress-ng:stress-ng gcc:gcc
 
-# The dynamic linker says which library a name is bound to, and the daemons have names of their own.
-expect_posix_served() {
-    [[ $engine != kernel ]] || return 0
-    rm -f "$work"/bindings.*
-    LD_DEBUG=bindings LD_DEBUG_OUTPUT=$work/bindings layer "$@"
-    grep -qhE "to $preloaded .*normal symbol .aio_read(64)?'" "$work"/bindings.* ||
-        fail "aio_read is not bound to $preloaded"
-    if grep -hE "to .*/libc\.so.*normal symbol .(aio_|lio_)" "$work"/bindings.*; then
-        fail "something of POSIX AIO is bound to the C library"
-    fi
-}
-
 # job FILES OPTIONS...: writes and verifies; every block is read once.
 job() {
     local files=$1 fields

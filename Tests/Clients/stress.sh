@@ -23,7 +23,7 @@ served() {
 }
 
 posix_served() {
-    expect_posix_served aio_read64 stress-ng --aio 1 --aio-ops 64 --temp-path .
+    expect_posix_served stress-ng --aio 1 --aio-ops 64 --temp-path .
 }
 
 try stress_aiol_is_served served
