@@ -110,8 +110,8 @@ expect_needs() {
     expect_equal "what $3 needs" "$1" "$(jq -r .needs out)"
 }
 
-# Programs made here, one for each way of asking for AIO, and how the doctor sees them.
-diagnoses() {
+# make_program NAME CALL OPTIONS...: a program that makes a context as CALL does, and then sleeps.
+make_program() {
     local source='
         #include <libaio.h>
         #include <sys/syscall.h>
@@ -124,29 +124,37 @@ diagnoses() {
             sleep(20);
             return 0;
         }'
-    make_program() {
-        printf '%s\n' "${source/MAKE_CONTEXT/"$2"}" >"$1.c"
-        gcc -O1 -o "$1" "$1.c" "${@:3}"
-    }
+    printf '%s\n' "${source/MAKE_CONTEXT/"$2"}" >"$1.c"
+    gcc -O1 -o "$1" "$1.c" "${@:3}"
+}
+
+# One for each way of asking for AIO.
+make_programs() {
     make_program none '(void)context;'
     make_program libaio 'io_setup(1, &context);' -laio
     make_program raw 'syscall(SYS_io_setup, 1, &context);'
     make_program inline '__asm__ volatile("syscall" : "+a"(number) : "D"(1), "S"(&context)
         : "rcx", "r11", "memory");'
+}
+
+diagnoses_programs() {
+    make_programs
     expect_needs none 0 ./none
     expect_needs libaio 0 ./libaio
     expect_needs syscall 0 ./raw
     expect_needs instruction 0 ./inline
     status 0 "$tool" doctor ./inline
     grep -q -- '--intercept seccomp' out || fail "no word on what to do: $(<out)"
-    if gcc -O1 -static -o fixed raw.c 2>/dev/null; then
-        expect_needs instruction 1 ./fixed
-        status 1 "$tool" doctor ./fixed
-        grep -q static out || fail "the reason is not given: $(<out)"
-    fi
     status 1 "$tool" doctor no-such-program
+    gcc -O1 -static -o fixed raw.c 2>/dev/null || skip "gcc cannot link statically here"
+    expect_needs instruction 1 ./fixed
+    status 1 "$tool" doctor ./fixed
+    grep -q static out || fail "the reason is not given: $(<out)"
+}
 
-    # A shared library is no program, and need not be executable; a program may be linked like one.
+# A shared library is no program, and need not be executable; a program may be linked like one.
+diagnoses_libraries() {
+    make_programs
     gcc -O1 -shared -fPIC -o libaio-user.so libaio.c -laio
     chmod -x libaio-user.so
     expect_needs libaio 0 ./libaio-user.so
@@ -160,15 +168,18 @@ diagnoses() {
     grep -q -- '--intercept seccomp' out || fail "no word on what to do: $(<out)"
     gcc -O1 -shared -fPIC -o none.so none.c
     expect_needs none 0 ./none.so
-    if gcc -O1 -static-pie -o movable raw.c 2>/dev/null; then
-        status 1 "$tool" doctor ./movable
-        grep -q static out || fail "the reason is not given: $(<out)"
-    fi
     status 125 "$tool" run -- ./inline.so
     grep -q 'shared library' err || fail "the reason is not given: $(<err)"
+    gcc -O1 -static-pie -o movable raw.c 2>/dev/null || skip "gcc cannot link static-pie here"
+    status 1 "$tool" doctor ./movable
+    grep -q static out || fail "the reason is not given: $(<out)"
+}
 
-    # Running: served, and not.
+# Running: served, and not.
+diagnoses_processes() {
     local program
+
+    make_programs
     for program in libaio raw; do
         expect_running 0 "$tool" run -- "./$program"
         expect_running 1 "./$program"
@@ -193,8 +204,8 @@ expect_running() {
     wait "$pid" || true
 }
 
-# A process that reads an empty pipe and a cached block through the layer and then sleeps.
-counts() {
+# A program that reads an empty pipe and a cached block and then sleeps, or with an argument only sleeps.
+make_counted() {
     cat >counted.c <<'PROGRAM'
         #include <fcntl.h>
         #include <libaio.h>
@@ -216,6 +227,10 @@ counts() {
         }
 PROGRAM
     gcc -O1 -o counted counted.c -laio
+}
+
+counts() {
+    make_counted
     IOCTX_MAX_AIO_PROCS=6 start_sleeper "$tool" run -- ./counted
     status 0 "$tool" limits "$sleeper"
     grep -q '^max_aio_procs *6 ' out || fail "not the process's limit: $(<out)"
@@ -235,8 +250,11 @@ PROGRAM
             limits "$sleeper"
     fi
     end_sleeper
+}
 
-    # On the layer and silent, not on it, ended, and none at all.
+# Who is on the layer and silent, not on it, or has ended; and nobody at all.
+refuses_to_count() {
+    make_counted
     start_sleeper "$tool" run -- ./counted silent
     refuses_limits 'no request yet' "$tool" limits "$sleeper"
     end_sleeper
@@ -254,6 +272,9 @@ PROGRAM
     refuses_limits 'no process' "$tool" limits 0
     status 64 "$tool" limits x
     status 64 "$tool" limits --contexts
+}
+
+limits_alone() {
     status 0 "$tool" limits
     status 0 "$tool" limits --json
     jq -e '.limits.aio_max_nr.variable == "IOCTX_AIO_MAX_NR" and (has("process") | not)' out \
@@ -281,12 +302,12 @@ refuses_limits() {
     expect_equal "lines" 1 "$(wc -l <err)"
 }
 
-answers() {
+helps() {
     local subcommand
     status 0 "$tool" --help
     status 0 "$tool" --version
     [[ -s out ]]
-    for subcommand in run doctor probe cp limits; do
+    for subcommand in run doctor probe cp bench verify limits; do
         status 0 "$tool" "$subcommand" --help
         grep -qi example out || fail "$subcommand --help has no example"
     done
@@ -321,9 +342,13 @@ try run_intercepts_by_seccomp intercepts
 try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
-try doctor_diagnoses diagnoses
+try doctor_diagnoses_programs diagnoses_programs
+try doctor_diagnoses_libraries diagnoses_libraries
+try doctor_diagnoses_processes diagnoses_processes
 try limits_of_a_process counts
-try tool_help_version_completions answers
+try limits_refuses_others refuses_to_count
+try limits_without_a_process limits_alone
+try tool_help_version_completions helps
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp
 finish
