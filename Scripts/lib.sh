@@ -128,5 +128,5 @@ dist_is_fresh() {
     done
     [[ -e $stamp ]] &&
         [[ -z $(find "$root/Sources" "$root/Package.swift" "$root/Scripts/build" \
-            -newer "$stamp" -print -quit) ]]
+            "$root/Scripts/library.sh" -newer "$stamp" -print -quit) ]]
 }

@@ -5,46 +5,30 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../Clients/client.sh"
 need_commands gcc:gcc readelf:binutils nm:binutils ldconfig:libc-bin
 
-lib=$dist/lib
-libraries=(libaio.so.1 libaio.so.1t64 libioctx.so libposixaio.so.1)
-programs=$root/.build-tests/programs
+# shellcheck source=../../Scripts/library.sh
+source "$root/Scripts/library.sh"
 
-exports() {
-    nm -D --defined-only --with-symbol-versions "$1" | awk '$2 != "A" { print $NF }' | LC_ALL=C sort
-}
+lib=$dist/lib
+libraries=(libaio.so.1 libaio.so.1t64 libioctx.so libposixaio.so.1 libioctx-seccomp.so)
+programs=$root/.build-tests/programs
 
 system_libaio() {
     ldconfig -p | awk '/libaio\.so\.1(t64)? .*(x86-64|AArch64)/ && !found { print $NF; found = 1 }'
 }
 
-symbols() {
-    local library
+# The list that the libraries are checked against is the system's own.
+libaios_symbols() {
     [[ -e $(system_libaio) ]] || fail "the system's libaio is not installed"
-    exports "$(system_libaio)" >system
-    expect_equal "symbols in the system's library" 13 "$(wc -l <system)"
-    for library in libaio.so.1 libaio.so.1t64; do
-        exports "$lib/$library" >ours
-        diff system ours || fail "$library exports other symbols (< the system's, > ours)"
-    done
-    # What is preloaded has all of them, and syscall() in the version that programs ask for.
-    exports "$lib/libioctx.so" >ours
-    comm -23 system ours >missing
-    [[ ! -s missing ]] || fail "libioctx.so lacks $(<missing)"
-    grep -qx 'syscall@@GLIBC_2.2.5' ours || fail "libioctx.so has no syscall()"
+    diff <(exported_symbols "$(system_libaio)") <(LC_ALL=C sort <<<"$libaio_symbols") ||
+        fail "Scripts/library.sh names other symbols (< the system's, > ours)"
 }
 
-# POSIX AIO has each name and version that the C library has.
-posix_symbols() {
-    local library
-    exports "$(ldd "$lib/libposixaio.so.1" | awk '$1 == "libc.so.6" { print $3 }')" |
-        grep -E '^(aio_|lio_)' >system
-    [[ -s system ]] || fail "the C library has no POSIX AIO"
-    for library in libioctx.so libposixaio.so.1; do
-        exports "$lib/$library" | grep -E '^(aio_|lio_)' | grep -v '@IOCTX_' >ours
-        diff system ours || fail "$library exports other symbols (< the C library's, > ours)"
-    done
-    ! exports "$lib/libaio.so.1" | grep -E '^(aio_|lio_)' ||
-        fail "libaio.so.1 exports POSIX AIO"
+# And that of POSIX AIO has each name and version that the C library has.
+c_librarys_symbols() {
+    exported_symbols "$(ldd "$lib/libposixaio.so.1" | awk '$1 == "libc.so.6" { print $3 }')" |
+        grep -E '^(aio_|lio_)' >system || fail "the C library has no POSIX AIO"
+    diff system <(LC_ALL=C sort <<<"$posix_symbols" | grep -v '@IOCTX_') ||
+        fail "Scripts/library.sh names other symbols (< the C library's, > ours)"
 }
 
 # A program of one's own: the header, and linking.
@@ -72,41 +56,15 @@ PROGRAM
     expect_equal "output" hello "$(LD_LIBRARY_PATH=$lib ./program)"
 }
 
-dynamic_entries() {
-    readelf -dW "$lib/$1" | sed -n "s/.*($2).*\[\(.*\)\]/\1/p"
+# The build has checked what it made; another's may be installed.
+what_it_must_be() {
+    local library
+    for library in "${libraries[@]}"; do check_library "$lib/$library" "$library"; done
 }
 
-dependencies() {
+hardened() {
     local library
     for library in "${libraries[@]}"; do
-        expect_equal "what $library needs" libc.so.6 "$(dynamic_entries "$library" NEEDED)"
-        expect_equal "RPATH of $library" "" "$(dynamic_entries "$library" 'R.*PATH')"
-    done
-}
-
-sonames() {
-    expect_equal libaio.so.1 libaio.so.1 "$(dynamic_entries libaio.so.1 SONAME)"
-    expect_equal libaio.so.1t64 libaio.so.1t64 "$(dynamic_entries libaio.so.1t64 SONAME)"
-    # This name satisfies a program's own need of libaio.so.1.
-    expect_equal libposixaio.so.1 libposixaio.so.1 "$(dynamic_entries libposixaio.so.1 SONAME)"
-    expect_equal libioctx.so libaio.so.1 "$(dynamic_entries libioctx.so SONAME)"
-}
-
-old_glibc() {
-    local library newest
-    for library in "${libraries[@]}"; do
-        newest=$(readelf -VW "$lib/$library" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' |
-            sort -V | tail -1)
-        [[ $(printf '%s\n2.34\n' "$newest" | sort -V | tail -1) == 2.34 ]] ||
-            fail "$library needs GLIBC_$newest"
-    done
-}
-
-small_and_hardened() {
-    local library size
-    for library in "${libraries[@]}" libioctx-seccomp.so; do
-        size=$(stat -Lc %s "$lib/$library")
-        ((size < 300 * 1024)) || fail "$library has $size bytes"
         readelf -lW "$lib/$library" >segments
         grep -q 'GNU_STACK.* RW ' segments || fail "$library has an executable stack"
         ! grep -q 'LOAD.* RWE ' segments || fail "$library has a segment to write and to execute"
@@ -154,13 +112,11 @@ unknown_engine() {
 }
 
 try library_test_programs_build "$root/Tests/Programs/build" every_function switched_off
-try library_has_libaios_symbols symbols
-try library_has_the_c_librarys_posix_aio posix_symbols
+try library_has_libaios_symbols libaios_symbols
+try library_has_the_c_librarys_posix_aio c_librarys_symbols
 try library_links_posix_programs posix_program
-try library_needs_libc_only dependencies
-try library_sonames sonames
-try library_runs_on_old_glibc old_glibc
-try library_is_small_and_hardened small_and_hardened
+try library_is_what_it_must_be what_it_must_be
+try library_is_hardened hardened
 try library_takes_the_systems_place takes_the_systems_place
 try library_can_be_switched_off switched_off
 try library_complains_once_of_an_unknown_engine unknown_engine
