@@ -45,6 +45,18 @@ environment() {
     fi
 }
 
+# What README.md says of installing: a copy of bin and lib, and a link to the tool.
+works_elsewhere() {
+    mkdir copy
+    cp -a "$dist/bin" "$dist/lib" copy/
+    ln -s copy/bin/ioctx ioctx
+    expect_equal LD_PRELOAD "$(pwd -P)/copy/lib/libioctx.so" \
+        "$(./ioctx run -- printenv LD_PRELOAD)"
+    expect_equal "with the filter" \
+        "$(pwd -P)/copy/lib/libioctx-seccomp.so:$(pwd -P)/copy/lib/libioctx.so" \
+        "$(./ioctx run --intercept seccomp -- printenv LD_PRELOAD)"
+}
+
 # A program that makes the system calls by the instruction, as fio through the test programs' libaio.
 intercepts() {
     "$root/Tests/Programs/build" bypass seccomp
@@ -338,6 +350,7 @@ probe_under_seccomp() {
 try run_exit_statuses exit_statuses
 try run_passes_arguments_through arguments_pass_through
 try run_sets_the_environment environment
+try run_works_where_it_is_copied_to works_elsewhere
 try run_intercepts_by_seccomp intercepts
 try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
