@@ -85,7 +85,8 @@ let package = Package(
         .testTarget(name: "ConformanceTests", dependencies: ["Conformance"]),
         .testTarget(name: "ToolTests", dependencies: ["ioctx"]),
         .target(
-            name: "TestSupport", dependencies: ["CLibAIO", "JobTable"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["CLibAIO", "JobTable", "Paths"],
+            path: "Tests/TestSupport",
             swiftSettings: [.treatAllWarnings(as: .error)]),
         .testTarget(name: "JobTableTests", dependencies: ["CLibAIO", "JobTable", "TestSupport"]),
         .testTarget(

@@ -16,9 +16,9 @@ private var jobsInUse: UInt64 {
 }
 
 @Suite struct CallsTests {
-    @Test("Every command does its work and gives its event", arguments: DaemonEngine.available)
-    func everyCommand(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("Every command does its work and gives its event", arguments: TestEngine.withDaemon)
+    func everyCommand(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let file = Files.regular(16_384, of: 1)
@@ -51,9 +51,9 @@ private var jobsInUse: UInt64 {
 
     @Test(
         "A cold read across the end of the file, in many vectors, is summed up",
-        arguments: DaemonEngine.available)
-    func coldVectors(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func coldVectors(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let file = Files.regular(300_000, of: 9)
@@ -73,9 +73,9 @@ private var jobsInUse: UInt64 {
         }
     }
 
-    @Test("Each event of an eventfd's requests counts one", arguments: DaemonEngine.available)
-    func eventfds(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("Each event of an eventfd's requests counts one", arguments: TestEngine.withDaemon)
+    func eventfds(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext(128)
             let eventfds = [Files.eventfd(), Files.eventfd()]
@@ -112,9 +112,9 @@ private var jobsInUse: UInt64 {
 
     @Test(
         "The ring is full at nr - 1, and has room again as soon as anybody consumes",
-        arguments: DaemonEngine.available)
-    func fullRing(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func fullRing(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext(1)
             let room = Int(context.ring.nr) - 1
@@ -147,9 +147,9 @@ private var jobsInUse: UInt64 {
 
     @Test(
         "A refused request takes no slot, and ends its io_submit",
-        arguments: DaemonEngine.available)
-    func refusals(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func refusals(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext(1)
             let file = Files.regular(4096)
@@ -191,9 +191,9 @@ private var jobsInUse: UInt64 {
 
     @Test(
         "max_aio_queue_per_proc is -EAGAIN from io_submit, until something completes",
-        arguments: DaemonEngine.available)
-    func queueLimit(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func queueLimit(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use(("MAX_AIO_QUEUE_PER_PROC", "10"))
             let context = AioContext()
             let (reader, writer) = Files.pipe()
@@ -216,9 +216,9 @@ private var jobsInUse: UInt64 {
     /// The C program `many` does this through the library with more; here the sanitizers look.
     @Test(
         "Threads with many contexts: every request gives exactly one event",
-        arguments: DaemonEngine.available)
-    func manyContexts(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func manyContexts(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let file = Files.regular(1 << 20, of: 7)
             posix_fadvise(file.number, 0, 0, POSIX_FADV_DONTNEED)
@@ -255,9 +255,9 @@ private var jobsInUse: UInt64 {
 
     @Test(
         "One context, submitters and a reaper: no event is lost or doubled over many laps",
-        arguments: DaemonEngine.available)
-    func sharedContext(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func sharedContext(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext(1)
             let file = Files.regular(65_536, of: 7)
@@ -298,7 +298,7 @@ private var jobsInUse: UInt64 {
     @Test("IOCTX_STRICT=1 answers -EFAULT for every bad pointer, and works otherwise")
     func strict() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use(("STRICT", "1"))
+            TestEngine.threads.use(("STRICT", "1"))
             #expect(LinuxAIO.setup(1, 4096) == failure(EFAULT))
             let context = AioContext()
             let file = Files.regular(4096, of: 5)

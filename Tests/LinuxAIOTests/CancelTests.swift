@@ -27,9 +27,9 @@ private func awaitWaiting(_ count: Int) {
 @Suite struct CancelTests {
     @Test(
         "A waiting poll ends with 0, a waiting read with -ECANCELED, and each with one event",
-        arguments: DaemonEngine.available)
-    func waiting(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func waiting(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let eventfd = Files.eventfd()
@@ -52,9 +52,9 @@ private func awaitWaiting(_ count: Int) {
     }
 
     /// The request is held back before its hand-over, where it is certainly queued.
-    @Test("A queued request is taken back and never runs", arguments: DaemonEngine.available)
-    func queued(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("A queued request is taken back and never runs", arguments: TestEngine.withDaemon)
+    func queued(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let face = LinuxFace.current!
@@ -94,9 +94,9 @@ private func awaitWaiting(_ count: Int) {
 
     @Test(
         "Of two requests with one iocb the older is cancelled first",
-        arguments: DaemonEngine.available)
-    func oldestFirst(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func oldestFirst(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let (reader, writer) = Files.pipe()
@@ -114,9 +114,9 @@ private func awaitWaiting(_ count: Int) {
 
     @Test(
         "What is done, unknown, another context's or has a key cannot be cancelled",
-        arguments: DaemonEngine.available)
-    func refused(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func refused(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let other = AioContext()
@@ -142,9 +142,9 @@ private func awaitWaiting(_ count: Int) {
     }
 
     /// The kernel: a poll that is not ready is cancellable from the moment io_submit returns.
-    @Test("A poll can be cancelled at once after its io_submit", arguments: DaemonEngine.available)
-    func atOnce(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("A poll can be cancelled at once after its io_submit", arguments: TestEngine.withDaemon)
+    func atOnce(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let pipe = Files.pipe()
@@ -162,9 +162,9 @@ private func awaitWaiting(_ count: Int) {
     /// Fails when a request gives no event or two, or a job is left over.
     @Test(
         "Cancellation against completion: one event each, with the winner's result",
-        arguments: DaemonEngine.available)
-    func race(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func race(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let pairs = (0..<4).map { _ in Files.pipe() }
@@ -204,9 +204,9 @@ private func awaitWaiting(_ count: Int) {
     }
 
     @Test(
-        "io_destroy ends what waits, and nothing of it is left", arguments: DaemonEngine.available)
-    func destroyEndsWaiting(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        "io_destroy ends what waits, and nothing of it is left", arguments: TestEngine.withDaemon)
+    func destroyEndsWaiting(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             for round in 0..<30 {
                 let context = AioContext()

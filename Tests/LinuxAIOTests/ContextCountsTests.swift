@@ -28,7 +28,7 @@ private var block: ioctx_counters {
 
     @Test("A context's record begins with its name, size, state and counts") func layout() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let first = AioContext(64)
             let second = AioContext(100)
             #expect(block.contexts_used == 2)
@@ -68,7 +68,7 @@ private var block: ioctx_counters {
 
     @Test("Contexts are counted while they can be found, also after a move") func gauges() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let context = AioContext(64)
             for _ in 0..<3 { #expect(AioContext(10).setupResult == 0) }
             #expect(block.contexts.now == 1 && block.contexts.most == 2)

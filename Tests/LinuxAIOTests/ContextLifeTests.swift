@@ -12,7 +12,7 @@ import Testing
 @Suite struct ContextLifeTests {
     @Test("The lowest free id is given out, as by the kernel") func lowestID() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             var contexts = (0..<20).map { _ in AioContext(1) }
             #expect(contexts.map(\.ring.id) == Array(0..<20))
             #expect(Set(contexts.map(\.address)).count == 20)
@@ -27,7 +27,7 @@ import Testing
 
     @Test("The quota counts io_setup's arguments, exactly") func quota() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use(("AIO_MAX_NR", "1000"))
+            TestEngine.threads.use(("AIO_MAX_NR", "1000"))
             #expect(AioContext(1001).setupResult == failure(EAGAIN))
             let first = AioContext(600)
             #expect(first.setupResult == 0 && quotaUsed == 600)
@@ -49,7 +49,7 @@ import Testing
 
     @Test("The kernel's order of io_setup's refusals") func setupRefusals() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             #expect(LinuxAIO.setup(1, 0) == failure(EFAULT))
             #expect(LinuxAIO.setup(0, 0) == failure(EFAULT))
             #expect(LinuxAIO.setup(1, 0xffff_8000_0000_0000) == failure(EFAULT))
@@ -64,7 +64,7 @@ import Testing
     @Test("A context whose address is given out again is evicted, with its id, quota and memory")
     func eviction() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use(("AIO_MAX_NR", "100"))
+            TestEngine.threads.use(("AIO_MAX_NR", "100"))
             var addresses = Set<UInt>()
             for _ in 0..<200 {
                 let context = AioContext(40)
@@ -83,9 +83,9 @@ import Testing
 
     @Test(
         "An evicted context's requests complete unseen, and its record is free afterwards",
-        arguments: DaemonEngine.available)
-    func evictionInFlight(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func evictionInFlight(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let (reader, writer) = Files.pipe()
             let old = AioContext(1)
@@ -110,7 +110,7 @@ import Testing
     @Test("A destroyed ring is unmapped, but never what the program put in its place")
     func unmapping() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let first = AioContext(1)
             let firstAddress = first.address
             #expect(first.destroy() == 0)
@@ -133,7 +133,7 @@ import Testing
 
     @Test("Of many threads that destroy a context, one succeeds") func destroyOnce() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             for _ in 0..<100 {
                 let context = AioContext(1)
                 let address = context.address

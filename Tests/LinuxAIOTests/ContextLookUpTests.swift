@@ -16,7 +16,7 @@ private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) =
     @Test("Unknown, stale and destroyed addresses are -EINVAL from every call")
     func unknownAddresses() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let request = Iocb(Int(IOCB_CMD_PREAD), nil)
             // Before there is any context at all.
             expectUnknown(0, request)
@@ -40,7 +40,7 @@ private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) =
     @Test("A scribbled id makes a context unknown until it is restored, magic does not matter")
     func scribbledID() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let contexts = [AioContext(1), AioContext(1)]
             let ring = Ref<aio_ring>(address: contexts[1].address)!
             for id in [0, 2, UInt32.max] as [UInt32] {
@@ -57,7 +57,7 @@ private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) =
 
     @Test("A ring that the program moved is known by its new address only") func moved() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let context = AioContext(1)
             let old = context.address
             let target = mmap(
@@ -79,7 +79,7 @@ private func isKnown(_ address: UInt) -> Bool { LinuxAIO.submit(address, 0, 0) =
     /// changes under the walk leads anywhere but to the context or to a confirmed miss.
     @Test("Contexts are found while others come and go") func lookUpWhileChanging() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use(("AIO_MAX_NR", "1000000"))
+            TestEngine.threads.use(("AIO_MAX_NR", "1000000"))
             // Enough of them to have several in a chain.
             let lasting = (0..<600).map { _ in AioContext(1) }
             let addresses = lasting.map(\.address)

@@ -48,7 +48,7 @@ import Testing
 @Suite struct GetEventsTests {
     @Test("Numbers and pointers are checked in the kernel's order") func arguments() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let context = AioContext()
             let bad = UInt(0xffff_8000_0000_0000)
             func get(_ minimum: Int, _ maximum: Int, _ events: UInt = 0, timeout: UInt = 0) -> Int {
@@ -75,7 +75,7 @@ import Testing
     @Test("A zero time-out polls, a time-out gives what there is, none waits for all")
     func minimums() async {
         await #expect(processExitsWith: .success) {
-            DaemonEngine.threads.use()
+            TestEngine.threads.use()
             let context = AioContext()
             let file = Files.regular(100)
             #expect(context.reap(1, timeoutNs: 0).result == 0)
@@ -94,9 +94,9 @@ import Testing
 
     @Test(
         "A sleeper wakes when it has its minimum, whoever submits",
-        arguments: DaemonEngine.available)
-    func sleeper(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func sleeper(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let (reader, writer) = Files.pipe()
@@ -125,9 +125,9 @@ import Testing
         }
     }
 
-    @Test("Several sleepers share the events and all wake", arguments: DaemonEngine.available)
-    func severalSleepers(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("Several sleepers share the events and all wake", arguments: TestEngine.withDaemon)
+    func severalSleepers(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let pipes = (0..<30).map { _ in Files.pipe() }
@@ -157,9 +157,9 @@ import Testing
         }
     }
 
-    @Test("io_destroy wakes a sleeper with -EINVAL", arguments: DaemonEngine.available)
-    func destroyWakes(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("io_destroy wakes a sleeper with -EINVAL", arguments: TestEngine.withDaemon)
+    func destroyWakes(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             var mask: UInt64 = 0
             withAddress(of: &mask) { maskAddress in
@@ -191,9 +191,9 @@ import Testing
     /// With the kernel's AIO a buffered read is complete when io_submit returns.
     @Test(
         "A poll for events after a cold buffered read finds it, with any minimum of 0 or 1",
-        arguments: DaemonEngine.available)
-    func overdue(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func overdue(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let file = Files.regular(4 << 20, of: 0x33)
@@ -219,9 +219,9 @@ import Testing
 
     @Test(
         "What the kernel would not have done either is not awaited",
-        arguments: DaemonEngine.available)
-    func notOverdue(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func notOverdue(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let (reader, writer) = Files.pipe()
@@ -234,9 +234,9 @@ import Testing
         }
     }
 
-    @Test("A write waits for a cold read that it overlaps", arguments: DaemonEngine.available)
-    func writeAfterRead(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("A write waits for a cold read that it overlaps", arguments: TestEngine.withDaemon)
+    func writeAfterRead(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
             let context = AioContext()
             let file = Files.regular(1 << 20, of: 1)

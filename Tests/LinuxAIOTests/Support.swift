@@ -10,25 +10,6 @@ import Testing
 @testable import LinuxAIO
 @testable import Paths
 
-/// The engines that have a daemon.
-enum DaemonEngine: String, Codable, Sendable, CaseIterable {
-    case uring
-    case threads
-
-    /// Those that this machine allows. Tried here and not in a child, as Engine.survey() does: a
-    /// child of a process with many threads may find a lock of the sanitizer's taken for ever.
-    static let available: [DaemonEngine] =
-        SandboxProbe.tryUring() == 0 ? [.uring, .threads] : [.threads]
-
-    /// The first line of an exit test: this process's layer uses this engine. Whatever hangs ends
-    /// with SIGALRM, which is a failure.
-    func use(_ variables: (String, String)...) {
-        boundedInTime()
-        setenv("IOCTX_ENGINE", rawValue, 1)
-        for (name, value) in variables { setenv("IOCTX_\(name)", value, 1) }
-    }
-}
-
 var quotaUsed: UInt32 { LinuxFace.current?.it.quotaUsed ?? 0 }
 var recordsUsed: UInt32 {
     guard let face = LinuxFace.current else { return 0 }
@@ -182,21 +163,6 @@ final class Iocb {
     deinit {
         pointer.deallocate()
         vectors.deallocate()
-    }
-}
-
-final class Buffer {
-    let bytes: UnsafeMutableRawBufferPointer
-
-    init(_ count: Int, filledWith value: UInt8 = 0) {
-        bytes = .allocate(byteCount: count, alignment: 4096)
-        bytes.initializeMemory(as: UInt8.self, repeating: value)
-    }
-
-    deinit { bytes.deallocate() }
-
-    func isFilled(with value: UInt8, _ count: Int? = nil) -> Bool {
-        bytes[..<(count ?? bytes.count)].allSatisfy { $0 == value }
     }
 }
 

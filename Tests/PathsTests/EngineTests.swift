@@ -95,9 +95,9 @@ import Testing
 @Suite struct DaemonTests {
     @Test(
         "A read of an empty pipe waits for a writer, and a closed number does not matter",
-        arguments: DaemonEngine.available)
-    func pipe(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func pipe(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let outbox = Outbox.make()
@@ -117,9 +117,9 @@ import Testing
     }
 
     /// FreeBSD's aio on sockets has had this wrong: a blocking write is not short.
-    @Test("A write larger than the pipe is completed whole", arguments: DaemonEngine.available)
-    func largeWrite(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("A write larger than the pipe is completed whole", arguments: TestEngine.withDaemon)
+    func largeWrite(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let outbox = Outbox.make()
@@ -143,9 +143,9 @@ import Testing
 
     @Test(
         "A poll completes with what is ready; a cancelled one with 0, a cancelled read with -ECANCELED",
-        arguments: DaemonEngine.available)
-    func pollAndCancel(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func pollAndCancel(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let table = engine.it.table
@@ -175,9 +175,9 @@ import Testing
         }
     }
 
-    @Test("A job taken back while it is queued never runs", arguments: DaemonEngine.available)
-    func takenBack(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+    @Test("A job taken back while it is queued never runs", arguments: TestEngine.withDaemon)
+    func takenBack(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let outbox = Outbox.make()
@@ -203,9 +203,9 @@ import Testing
 
     @Test(
         "Cold reads, fsync and direct I/O give what the file has",
-        arguments: DaemonEngine.available)
-    func regularFile(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func regularFile(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let outbox = Outbox.make()
@@ -252,9 +252,9 @@ import Testing
     /// Fails when a batch's jobs are mixed up, lost, or one of them runs twice.
     @Test(
         "Hundreds of waiting jobs on hundreds of pipes: each gets its own bytes, once",
-        arguments: DaemonEngine.available)
-    func manyPipes(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func manyPipes(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let engine = makeEngine(engine.choice)
             let outbox = Outbox.make()
@@ -289,9 +289,9 @@ import Testing
 
     @Test(
         "A write to a pipe that nobody reads is -EPIPE with its signal",
-        arguments: DaemonEngine.available)
-    func brokenPipe(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func brokenPipe(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             signal(SIGPIPE, SIG_IGN)
             let engine = makeEngine(engine.choice)
@@ -315,7 +315,7 @@ import Testing
         await #expect(processExitsWith: .success) { [choice = choice as UInt8] in
             boundedInTime()
             let choice = Engine(rawValue: choice)!
-            if choice == .uring && !DaemonEngine.available.contains(.uring) { return }
+            if choice == .uring && !TestEngine.withDaemon.contains(.uring) { return }
             let engine = makeEngine(choice)
             // No station yet: the first is started all the same.
             let first = engine.acquireStationForBlocking()
@@ -359,9 +359,9 @@ import Testing
     /// The thread that starts it is kept in a signal handler for longer than the daemon stays.
     @Test(
         "A station whose daemon leaves at once does not stay in its place",
-        arguments: DaemonEngine.available)
-    func shortLife(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func shortLife(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             setenv("IOCTX_AIOD_LIFETIME", "1", 1)
             signal(SIGUSR1) { _ in usleep(4000) }
@@ -399,9 +399,9 @@ import Testing
     /// takes its place.
     @Test(
         "A station whose descriptor is lost finishes its jobs, also those cancelled later",
-        arguments: DaemonEngine.available)
-    func lostStation(engine: DaemonEngine) async {
-        await #expect(processExitsWith: .success) { [engine = engine as DaemonEngine] in
+        arguments: TestEngine.withDaemon)
+    func lostStation(engine: TestEngine) async {
+        await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             boundedInTime()
             let kind = engine
             let engine = makeEngine(kind.choice)

@@ -9,17 +9,9 @@ import TestSupport
 
 @testable import Paths
 
-/// The engines that have a daemon.
-enum DaemonEngine: String, Codable, Sendable, CaseIterable {
-    case uring
-    case threads
-
+extension TestEngine {
+    /// Of one with a daemon: what auto takes is chosen elsewhere.
     var choice: Engine { self == .uring ? .uring : .threads }
-
-    /// Those that this machine allows. Tried here and not in a child, as Engine.survey() does: a
-    /// child of a process with many threads may find a lock of the sanitizer's taken for ever.
-    static let available: [DaemonEngine] =
-        SandboxProbe.tryUring() == 0 ? [.uring, .threads] : [.threads]
 }
 
 func makeEngine(_ choice: Engine) -> Ref<EngineRecord> {
@@ -102,24 +94,7 @@ enum Started: Equatable {
     var isDeferred: Bool { if case .deferred = self { true } else { false } }
 }
 
-/// A buffer with its one vector, as a request needs them.
-final class Buffer {
-    let bytes: UnsafeMutableRawBufferPointer
-    private let vector: UnsafeMutablePointer<Vector>
-
-    init(_ count: Int, filledWith value: UInt8 = 0) {
-        bytes = .allocate(byteCount: count, alignment: 4096)
-        bytes.initializeMemory(as: UInt8.self, repeating: value)
-        vector = .allocate(capacity: 1)
-        vector.initialize(
-            to: Vector(base: UInt(bitPattern: bytes.baseAddress), length: count))
-    }
-
-    deinit {
-        bytes.deallocate()
-        vector.deallocate()
-    }
-
+extension Buffer {
     func request(_ operation: JobOperation, _ descriptor: Int32, offset: Int64 = 0) -> Request {
         var request = Request(operation: operation, descriptor: descriptor)
         request.vectors = UInt(bitPattern: vector)
@@ -127,9 +102,5 @@ final class Buffer {
         request.length = bytes.count
         request.offset = offset
         return request
-    }
-
-    func isFilled(with value: UInt8, _ count: Int) -> Bool {
-        bytes[..<count].allSatisfy { $0 == value }
     }
 }

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Paths
 
-private let hasUring = DaemonEngine.available.contains(.uring)
+private let hasUring = TestEngine.withDaemon.contains(.uring)
 
 @Suite(.enabled(if: hasUring, "io_uring is missing or forbidden here")) struct RingTests {
     /// One thread makes the ring, submits and waits, as a daemon does.

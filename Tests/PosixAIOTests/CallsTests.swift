@@ -5,6 +5,7 @@ import CPosixAIO
 import Glibc
 import JobTable
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PosixAIO
@@ -44,8 +45,8 @@ import Testing
     func transfers(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            for flags in [0, Int32(IOCTX_O_DIRECT)] {
-                let file = coldFile(flags)
+            for flags in [0, Files.directFlag] {
+                let file = Files.cold(flags: flags)
                 let reads = (0..<16).map { Block(file, 4096, at: Int64($0) * 4096) }
                 for read in reads { #expect(read.read() == 0) }
                 for read in reads { #expect(read.finish() == 4096 && read.holds(0x5a)) }
@@ -66,7 +67,7 @@ import Testing
     func refusals() async {
         await #expect(processExitsWith: .success) {
             TestEngine.threads.use()
-            let file = coldFile()
+            let file = Files.cold()
             func refused(_ change: (BlockRef) -> Void) -> Int {
                 let block = Block(file)
                 change(block.ref)
@@ -86,7 +87,7 @@ import Testing
             #expect(
                 refused {
                     $0.it.notification.kind = Int32(IOCTX_SIGEV_EVENTFD)
-                    $0.it.notification.value = UInt(file)
+                    $0.it.notification.value = UInt(file.number)
                 } == failure(EINVAL))
             #expect(Block(file).sync(O_RDWR) == failure(EINVAL))
             #expect(PosixAIO.list(7, 0, 0, event: 0, individually: true) == failure(EINVAL))
@@ -100,8 +101,8 @@ import Testing
     func cancel(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let pipe = makePipe()
-            let reads = (0..<4).map { _ in Block(pipe.reader, 10) }
+            let pipe = Files.pipe()
+            let reads = (0..<4).map { _ in Block(pipe.read, 10) }
             for read in reads { #expect(read.read() == 0) }
             // The last waits behind the others.
             for index in [3, 0] {
@@ -110,12 +111,12 @@ import Testing
                 #expect(reads[index].cancel() == Int(IOCTX_AIO_ALLDONE))
             }
             #expect(reads[1].error == Int(EINPROGRESS))
-            #expect(PosixAIO.cancel(pipe.reader, 0) == Int(IOCTX_AIO_CANCELED))
+            #expect(PosixAIO.cancel(pipe.read.number, 0) == Int(IOCTX_AIO_CANCELED))
             #expect(reads[1].error == Int(ECANCELED) && reads[2].error == Int(ECANCELED))
-            #expect(PosixAIO.cancel(pipe.reader, 0) == Int(IOCTX_AIO_ALLDONE))
-            let again = Block(pipe.reader, 5)
+            #expect(PosixAIO.cancel(pipe.read.number, 0) == Int(IOCTX_AIO_ALLDONE))
+            let again = Block(pipe.read, 5)
             #expect(again.read() == 0)
-            #expect(Glibc.write(pipe.writer, "hello", 5) == 5)
+            #expect(Glibc.write(pipe.write.number, "hello", 5) == 5)
             #expect(again.finish() == 5)
         }
     }
@@ -126,8 +127,8 @@ import Testing
     func suspending(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let pipes = (0..<3).map { _ in makePipe() }
-            let reads = pipes.map { Block($0.reader, 4) }
+            let pipes = (0..<3).map { _ in Files.pipe() }
+            let reads = pipes.map { Block($0.read, 4) }
             for read in reads { #expect(read.read() == 0) }
             #expect(suspend(reads, milliseconds: 20) == failure(EAGAIN))
             #expect(suspend(reads, milliseconds: 0) == failure(EAGAIN))
@@ -150,9 +151,10 @@ import Testing
                 }, argument)
             #expect(suspend(reads) == failure(EINTR))
             pthread_join(thread, nil)
-            #expect(Glibc.write(pipes[1].writer, "abcd", 4) == 4)
+            #expect(Glibc.write(pipes[1].write.number, "abcd", 4) == 4)
             #expect(suspend(reads) == 0)
             #expect(reads[1].value == 4 && reads[0].error == Int(EINPROGRESS))
+            withExtendedLifetime(pipes) {}
         }
     }
 
@@ -162,11 +164,11 @@ import Testing
     func lists(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let file = coldFile()
+            let file = Files.cold()
             let reads = (0..<40).map { Block(file, 512, at: Int64($0) * 1024) }
             #expect(list(reads, isAwaited: true) == 0)
             for read in reads { #expect(read.error == 0 && read.value == 512) }
-            let closed = Block(-1)
+            let closed = Block(nil)
             #expect(list(reads + [closed], isAwaited: true) == failure(EIO))
             #expect(closed.error == Int(EBADF) && reads[3].value == 512)
             closed.ref.it.opcode = 99
@@ -181,7 +183,7 @@ import Testing
     func kernelEvents() async {
         await #expect(processExitsWith: .success) {
             TestEngine.auto.use()
-            let read = Block(coldFile(Int32(IOCTX_O_DIRECT)))
+            let read = Block(Files.cold(flags: Files.directFlag))
             for _ in 0..<100 { #expect(read.read() == 0 && read.finish() == 4096) }
             // Only looked at.
             #expect(read.read() == 0)
@@ -208,10 +210,9 @@ import Testing
     func fork() async {
         await #expect(processExitsWith: .success) {
             TestEngine.auto.use()
-            let pipe = makePipe()
-            let read = Block(pipe.reader, 4)
+            let pipe = Files.pipe()
+            let read = Block(pipe.read, 4)
             #expect(read.read() == 0 && read.error == Int(EINPROGRESS))
-            let file = coldFile()
             let child = ioctx_run_in_child(
                 { argument in
                     let read = Unmanaged<Block>.fromOpaque(argument!).takeUnretainedValue()
@@ -223,7 +224,7 @@ import Testing
             #expect(child == 0)
             #expect(read.error == Int(EINPROGRESS))
             #expect(read.cancel() == Int(IOCTX_AIO_CANCELED))
-            close(file)
+            withExtendedLifetime(pipe) {}
         }
     }
 }

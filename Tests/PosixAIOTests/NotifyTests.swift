@@ -5,6 +5,7 @@ import CPosixAIO
 import Glibc
 import JobTable
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import PosixAIO
@@ -44,7 +45,7 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     func functions(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let file = coldFile()
+            let file = Files.cold()
             let reads = (0..<100).map { Block(file, 512, at: Int64($0 % 16) * 4096) }
             for read in reads {
                 read.ref.it.notification = threadNotification(count)
@@ -60,8 +61,8 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     func blockedFunctions(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let pipe = makePipe()
-            let reads = (0..<6).map { _ in Block(pipe.reader, 1) }
+            let pipe = Files.pipe()
+            let reads = (0..<6).map { _ in Block(pipe.read, 1) }
             for (index, read) in reads.enumerated() {
                 // Each of the first five waits for the sixth.
                 read.ref.it.notification =
@@ -73,7 +74,7 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
                     : threadNotification { _ in gate.store(1, ordering: .releasing) }
                 #expect(read.read() == 0)
             }
-            #expect(Glibc.write(pipe.writer, "abcdef", 6) == 6)
+            #expect(Glibc.write(pipe.write.number, "abcdef", 6) == 6)
             #expect(awaitCalls(5))
         }
     }
@@ -82,7 +83,7 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     func endedThread() async {
         await #expect(processExitsWith: .success) {
             TestEngine.threads.use()
-            let file = coldFile()
+            let file = Files.cold()
             for index in 0..<20 {
                 let read = Block(file, 512)
                 read.ref.it.notification = threadNotification { _ in
@@ -100,29 +101,24 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     func eventfds(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            let counter = Int32(systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC)))
+            let counter = Files.eventfd(flags: 0)
             var notification = Notification.none
             notification.kind = Int32(IOCTX_SIGEV_EVENTFD)
-            notification.value = UInt(counter)
-            for flags in [0, Int32(IOCTX_O_DIRECT)] {
-                let file = coldFile(flags)
+            notification.value = UInt(counter.number)
+            for flags in [0, Files.directFlag] {
+                let file = Files.cold(flags: flags)
                 let reads = (0..<8).map { Block(file, 4096, at: Int64($0) * 4096) }
                 for read in reads {
                     read.ref.it.notification = notification
                     #expect(read.read() == 0)
                 }
                 var total: UInt64 = 0
-                while total < 8 {
-                    var value: UInt64 = 0
-                    #expect(Glibc.read(counter, &value, 8) == 8)
-                    total += value
-                }
+                while total < 8 { total += Files.take(counter) }
                 #expect(total == 8)
                 for read in reads { #expect(read.error == 0) }
                 for read in reads { read.ref.it.notification = .none }
                 #expect(list(reads, isAwaited: false, notification: notification) == 0)
-                var value: UInt64 = 0
-                #expect(Glibc.read(counter, &value, 8) == 8 && value == 1)
+                #expect(Files.take(counter) == 1)
                 for read in reads { #expect(read.error == 0 && read.value == 4096) }
             }
         }
@@ -134,23 +130,20 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     func reusedNumber(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()
-            func newEventfd() -> Int32 {
-                Int32(systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC)))
-            }
-            let (counter, stranger) = (newEventfd(), newEventfd())
-            let same = dup(counter)
+            let (counter, stranger) = (Files.eventfd(flags: 0), Files.eventfd(flags: 0))
+            let same = Descriptor(dup(counter.number))
             var notification = Notification.none
             notification.kind = Int32(IOCTX_SIGEV_EVENTFD)
-            notification.value = UInt(counter)
-            let pipe = makePipe()
-            let read = Block(pipe.reader, 1)
+            notification.value = UInt(counter.number)
+            let pipe = Files.pipe()
+            let read = Block(pipe.read, 1)
             #expect(list([read], isAwaited: false, notification: notification) == 0)
-            #expect(dup2(stranger, counter) == counter)
-            #expect(Glibc.write(pipe.writer, "a", 1) == 1)
-            var value: UInt64 = 0
-            #expect(Glibc.read(same, &value, 8) == 8 && value == 1)
-            var state = pollfd(fd: stranger, events: Int16(POLLIN), revents: 0)
+            counter.reuse(for: stranger)
+            #expect(Glibc.write(pipe.write.number, "a", 1) == 1)
+            #expect(Files.take(same) == 1)
+            var state = pollfd(fd: stranger.number, events: Int16(POLLIN), revents: 0)
             #expect(poll(&state, 1, 0) == 0)
+            withExtendedLifetime(counter) {}
         }
     }
 
@@ -168,15 +161,15 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
                 calls.add(1, ordering: .releasing)
             }
             sigaction(40, &action, nil)
-            let pipe = makePipe()
-            let reads = (0..<5).map { _ in Block(pipe.reader, 1) }
+            let pipe = Files.pipe()
+            let reads = (0..<5).map { _ in Block(pipe.read, 1) }
             for (index, read) in reads.enumerated() {
                 read.ref.it.notification.kind = Int32(IOCTX_SIGEV_SIGNAL)
                 read.ref.it.notification.signal = 40
                 read.ref.it.notification.value = UInt(10 + index)
                 #expect(read.read() == 0)
             }
-            #expect(Glibc.write(pipe.writer, "abcde", 5) == 5)
+            #expect(Glibc.write(pipe.write.number, "abcde", 5) == 5)
             #expect(awaitCalls(5))
             #expect(threads.load(ordering: .relaxed) == 0b11111 << 10)
         }

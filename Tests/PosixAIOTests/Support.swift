@@ -1,4 +1,4 @@
-// What the tests of this module share: requests as a program makes them, files, and engines.
+// What the tests of this module share: requests as a program makes them.
 
 import CLibAIO
 import CPosixAIO
@@ -10,39 +10,23 @@ import TestSupport
 @testable import Paths
 @testable import PosixAIO
 
-/// The engines that have a daemon, and auto, which gives O_DIRECT to the kernel's AIO.
-enum TestEngine: String, Codable, Sendable, CaseIterable {
-    case uring
-    case threads
-    case auto
-
-    static let available: [TestEngine] =
-        SandboxProbe.tryUring() == 0 ? [.uring, .threads, .auto] : [.threads, .auto]
-
-    /// The first line of an exit test: this process's layer uses this engine. Whatever hangs ends
-    /// with SIGALRM, which is a failure.
-    func use(_ variables: (String, String)...) {
-        boundedInTime()
-        setenv("IOCTX_ENGINE", rawValue, 1)
-        for (name, value) in variables { setenv("IOCTX_\(name)", value, 1) }
-    }
-}
-
-/// A struct aiocb with a buffer of its own. Never freed.
+/// A struct aiocb with a buffer of its own, never freed; its file stays open as long as it is used.
 final class Block {
     let pointer: UnsafeMutableRawPointer
     let buffer: UnsafeMutableRawPointer
     let count: Int
+    let file: Descriptor?
 
-    init(_ descriptor: Int32, _ count: Int = 4096, at offset: Int64 = 0) {
+    init(_ file: Descriptor?, _ count: Int = 4096, at offset: Int64 = 0) {
         pointer = .allocate(byteCount: 168, alignment: 8)
         memset(pointer, 0, 168)
         self.count = count
+        self.file = file
         var memory: UnsafeMutableRawPointer?
         posix_memalign(&memory, 4096, max(count, 4096))
         buffer = memory!
         memset(buffer, 0, max(count, 4096))
-        ref.it.descriptor = descriptor
+        ref.it.descriptor = file?.number ?? -1
         ref.it.buffer = UInt(bitPattern: buffer)
         ref.it.length = count
         ref.it.offset = offset
@@ -111,24 +95,4 @@ func collect(milliseconds: Int) -> (result: Int, block: UInt) {
         }
     }
     return (result, block)
-}
-
-/// An unnamed file of 64 KiB, of byte 0x5a; nothing of it in the page cache.
-func coldFile(_ flags: Int32 = 0) -> Int32 {
-    let name = "/var/tmp/posixaio-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
-    let writer = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-    let bytes = [UInt8](repeating: 0x5a, count: 65536)
-    precondition(Glibc.write(writer, bytes, bytes.count) == bytes.count)
-    fsync(writer)
-    posix_fadvise(writer, 0, 0, POSIX_FADV_DONTNEED)
-    close(writer)
-    let descriptor = open(name, O_RDWR | O_CLOEXEC | flags)
-    unlink(name)
-    return descriptor
-}
-
-func makePipe() -> (reader: Int32, writer: Int32) {
-    var ends: [Int32] = [0, 0]
-    precondition(pipe(&ends) == 0)
-    return (ends[0], ends[1])
 }
