@@ -43,6 +43,7 @@ public struct JobTable: ~Copyable {
     var jobs: Reserve<Job>  // (t) to grow
     var freeHead: UInt32  // (t)
     var vectorBase: UInt  // constant
+    let vectorCapacity: UInt32  // constant
     var vectorOpened: UInt32  // (t) blocks that have been used at least once
     var vectorFreeHead: UInt32  // (t)
 
@@ -69,23 +70,29 @@ public struct JobTable: ~Copyable {
             let jobs = Reserve<Job>(capacity: limits.jobsMax),
             let counters = Counters.make(limits)
         else { return nil }
-        let vectors = Memory.map(
-            bytes: vectorBlocksMax &* VectorBlock.strideBytes, protection: PROT_NONE)
+        let blocks = min(vectorBlocksMax, Memory.reserveBytesMax / VectorBlock.strideBytes)
+        let vectors =
+            blocks == 0
+            ? 0 : Memory.map(bytes: blocks &* VectorBlock.strideBytes, protection: PROT_NONE)
         unsafe table.pointer.initialize(
             to: JobTable(
-                jobs: jobs, vectorBase: vectors, limits: limits, counters: counters))
+                jobs: jobs, vectorBase: vectors,
+                vectorCapacity: vectors == 0 ? 0 : UInt32(blocks), limits: limits,
+                counters: counters))
         // Release pairs with the acquire of every reader of the root.
         root.it.jobTable.store(table.address, ordering: .releasing)
         return table
     }
 
     private init(
-        jobs: consuming Reserve<Job>, vectorBase: UInt, limits: Limits, counters: Ref<Counters>
+        jobs: consuming Reserve<Job>, vectorBase: UInt, vectorCapacity: UInt32, limits: Limits,
+        counters: Ref<Counters>
     ) {
         lock = FutexLock()
         self.jobs = jobs
         freeHead = Job.none
         self.vectorBase = vectorBase
+        self.vectorCapacity = vectorCapacity
         vectorOpened = 0
         vectorFreeHead = Job.none
         self.limits = limits
@@ -230,7 +237,7 @@ extension Ref where Pointee == JobTable {
         var block = it.vectorFreeHead
         if block != Job.none {
             it.vectorFreeHead = vectorBlock(block).it.next
-        } else if it.vectorBase != 0 && it.vectorOpened < UInt32(JobTable.vectorBlocksMax)
+        } else if it.vectorOpened < it.vectorCapacity
             && systemCall(
                 Int32(SYS_mprotect), Int(bitPattern: blockAddress(it.vectorOpened)),
                 VectorBlock.strideBytes, Int(PROT_READ | PROT_WRITE)) >= 0

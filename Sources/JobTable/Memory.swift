@@ -64,6 +64,13 @@ public enum Memory {
         return UInt(bitPattern: address)
     }
 
+    /// As much address space as one reserve may take: a thirty-second part where it is limited, for the
+    /// program has its own plans with it.
+    public static var reserveBytesMax: Int {
+        guard let limit = System.softLimit(RLIMIT_AS), limit != UInt64.max else { return .max }
+        return Int(clamping: limit / 32)
+    }
+
     /// Gives up a mapping that nobody refers to any more. Never fails for one that `map` made.
     public static func unmap(_ address: UInt, bytes: Int) {
         _ = systemCall(Int32(SYS_munmap), Int(bitPattern: address), bytes)
@@ -148,10 +155,11 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         UInt32(truncatingIfNeeded: Swift.max(1, 65_536 / MemoryLayout<Element>.stride))
     }
 
-    /// Reserves room for `capacity` elements, or for fewer where address space is limited; nil
+    /// Reserves room for `capacity` elements, or for fewer where address space is limited or short; nil
     /// when there is not even room for one step.
     public init?(capacity wanted: UInt32) {
-        var count = wanted
+        let room = Memory.reserveBytesMax / MemoryLayout<Element>.stride
+        var count = Swift.min(wanted, Swift.max(UInt32(clamping: room), Self.elementsPerStep))
         while true {
             let bytes = Memory.roundUpToPage(Int(count) &* MemoryLayout<Element>.stride)
             let address = Memory.map(bytes: bytes, protection: PROT_NONE)

@@ -264,9 +264,12 @@ extension Ref where Pointee == EngineRecord {
         if vectors == 0 { return false }
         for index in 0..<UInt(bitPattern: request.vectorCount) {
             let step = index &* UInt(MemoryLayout<Vector>.stride)
-            if let from = Ref<Vector>(address: request.vectors &+ step) {
-                Ref<Vector>(address: vectors &+ step)?.it = from.it
-            }
+            guard let from = Ref<Vector>(address: request.vectors &+ step) else { break }
+            let length = min(from.it.length, room)
+            Ref<Vector>(address: vectors &+ step)?.it = Vector(base: from.it.base, length: length)
+            room &-= length
+        // The kernel cuts them where they come to more than it transfers (lib/iov_iter.c).
+        var room = System.transferBytesMax
         }
         return true
     }

@@ -144,7 +144,7 @@ enum SandboxProbe {
     /// True when threads may be asked for their CPUs, scheduling class and I/O priority, and given others;
     /// where a seccomp filter is active, a child finds out.
     static func mayTuneThreads() -> Bool {
-        !System.isFiltered || runInChild { SandboxProbe.tuneThread() } != killed
+        !System.isFiltered || runInChild { SandboxProbe.tuneThread() } == 0
     }
 
     private static func tuneThread() -> Int {

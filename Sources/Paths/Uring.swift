@@ -150,6 +150,23 @@ struct Ring: ~Copyable {
         return Int(probe.last_op) >= Int(URING_OP_FUTEX_WAIT) ? 0 : failure(EINVAL)
     }
 
+    /// Has the kernel make the first of the threads that do for the ring what would block. It stays as
+    /// long as the caller's thread. 0, or a negated errno: without that thread the kernel would
+    /// cancel such requests (io_uring/io-wq.c, io_wq_enqueue).
+    mutating func startWorker() -> Int {
+        guard let entry = nextEntry() else { return failure(EAGAIN) }
+        entry.it.opcode = UInt8(URING_OP_NOP)
+        entry.it.flags = UInt8(URING_SQE_ASYNC)
+        while true {
+            let entered = enter(minComplete: 1)
+            if let completion = nextCompletion() {
+                return completion.result == -ECANCELED
+                    ? failure(EAGAIN) : Int(completion.result)
+            }
+            if entered < 0 && entered != failure(EINTR) { return entered }
+        }
+    }
+
     // MARK: Submission
 
     /// The next submission entry, zeroed; nil when the queue is full and must be entered first.

@@ -119,6 +119,8 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         result = it.uring.work.registerWithThread()
         if result < 0 { return result }
+        result = it.uring.work.startWorker()
+        if result < 0 { return result }
         it.uring.doorbellArmed = false
         it.uring.running = 0
         it.uring.publishedHead = Job.none

@@ -3,6 +3,7 @@
 
 #include "harness.h"
 
+#include <aio.h>
 #include <grp.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -215,6 +216,69 @@ static void user_can_change_with_requests_in_flight(void) {
     use_files(fd);
 }
 
+// One more thread can be had, or two, or three, and then no more: whoever comes away without one must
+// not take requests down with it.
+static void last_threads_are_enough(void) {
+    const int writes = 5;
+    char *buffer = aligned(BLOCK);
+    close(patterned_file("file", 1, BLOCK));
+    must(chmod(temp_path("file"), 0666), 0);
+    must(chmod(temp_path(""), 0777), 0);
+    for (int threads = 2; threads <= 4; threads++) {
+        pid_t child = fork();
+        if (child == 0) {
+            set_limit(RLIMIT_NPROC, (rlim_t)threads);
+            become_nobody();
+            int fd = open_direct("file", O_RDWR | O_TRUNC), plain = open("file", O_RDONLY);
+            io_context_t context = new_context(8);
+            struct iocb request;
+            // A buffered one first: the ring stays ours.
+            io_prep_pread(&request, plain, buffer, BLOCK, 0);
+            expect(run_one(context, &request), 0);
+            for (int number = 0; number < writes; number++) {
+                io_prep_pwrite(&request, fd, buffer, BLOCK, number * BLOCK);
+                expect(run_one(context, &request), BLOCK);
+                io_prep_fsync(&request, fd);
+                expect(run_one(context, &request), 0);
+                io_prep_pread(&request, fd, buffer, BLOCK, number * BLOCK);
+                expect(run_one(context, &request), BLOCK);
+            }
+            _exit(0);
+        }
+        expect_clean_exit(child, 10);
+    }
+}
+
+// The kernel's context is small, and what the program means to do with its room is its own affair.
+static void address_space_is_left(void) {
+    char byte;
+    int fd = patterned_file("file", 1, BLOCK);
+    set_limit(RLIMIT_AS, (rlim_t)256 << 20);
+    struct aiocb block = {
+        .aio_fildes = fd, .aio_buf = &byte, .aio_nbytes = 1, .aio_sigevent.sigev_notify = SIGEV_NONE};
+    new_context(8);
+    must(aio_read(&block), 0);
+    while (aio_error(&block) == EINPROGRESS) sleep_ms(1);
+    expect_that(malloc((size_t)100 << 20) != NULL, "no 100 MiB of 256 are left");
+}
+
+// lib/iov_iter.c: a transfer ends at 2 GiB less a page, which parts must not exceed together.
+static void no_more_is_transferred_than_the_kernel_does(void) {
+    enum { parts = 40, part = 64 << 20 };
+    int fd = patterned_file("file", 1, part);
+    must(ftruncate(fd, (off_t)parts * part), 0);
+    char *buffer = mmap(NULL, part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct iovec vectors[parts];
+    struct iocb request;
+    for (int index = 0; index < parts; index++) vectors[index] = (struct iovec){buffer, part};
+    make_cold(fd);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    // What is cached is read first, and the rest elsewhere.
+    must(pread(fd, buffer, BLOCK, 0), BLOCK);
+    io_prep_preadv(&request, fd, vectors, parts, 0);
+    expect(run_one(new_context(8), &request), 0x7ffff000);
+}
+
 static const struct test_case cases[] = {
     SLOW_CASE(five_thousand_single_cold_reads, 60),
     SLOW_CASE(five_thousand_cold_reads_in_batches, 60),
@@ -228,6 +292,9 @@ static const struct test_case cases[] = {
     CASE(no_memory_may_be_locked),
     CASE(standard_descriptors_may_be_closed),
     CASE(user_can_change_with_requests_in_flight),
+    SLOW_CASE(last_threads_are_enough, 40),
+    CASE(address_space_is_left),
+    SLOW_CASE(no_more_is_transferred_than_the_kernel_does, 60),
 };
 
 int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
