@@ -26,11 +26,11 @@ struct AdjacentWrites {
         append(table, first)
     }
 
-    /// No array of vectors, no flags, nothing done of it.
+    /// No array of vectors, no flags of the program's, nothing done of it.
     private static func isPlain(_ job: JobRef) -> Bool {
-        job.it.operation == .write && job.it.vectorCount == 1 && job.it.rwFlags == 0
-            && job.it.ioPriority == 0
-            && job.it.progress == 0
+        job.it.operation == .write && job.it.vectorCount == 1
+            && job.it.rwFlags & ~Int32(IOCTX_RWF_NOAPPEND) == 0
+            && job.it.ioPriority == 0 && job.it.progress == 0
     }
 
     /// True for a write that begins where the last one ends; the caller sees to the file.
@@ -57,10 +57,10 @@ struct AdjacentWrites {
 
     /// Writes them all: the bytes that were written, from the first on, or a negated errno.
     mutating func write(to number: Int32) -> Int {
-        let (count, offset) = (count, offset)
+        let (count, offset, flags) = (count, offset, last.it.rwFlags)
         return withAddress(of: &vectors) {
             System.transfer(
-                isWrite: true, number, UInt(bitPattern: $0), count, offset, 0)
+                isWrite: true, number, UInt(bitPattern: $0), count, offset, flags)
         }
     }
 }

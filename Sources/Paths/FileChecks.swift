@@ -19,6 +19,18 @@ enum FileChecks {
     private static let taken = Atomic<Int32>(0)
     private static let untaken = Atomic<Int32>(0)
 
+    /// What the running kernel has answered to RWF_NOAPPEND (Linux 6.9): nothing was asked, yes, no.
+    private static let noAppend = Atomic<UInt8>(0)
+
+    /// The flag with which a write goes to its offset although O_APPEND is set for its description after
+    /// its submission; 0 on kernels without it.
+    static var keepsOffset: Int32 {
+        if noAppend.load(ordering: .relaxed) == 0 {
+            noAppend.store(readsZero(with: Int32(IOCTX_RWF_NOAPPEND)) ? 1 : 2, ordering: .relaxed)
+        }
+        return noAppend.load(ordering: .relaxed) == 1 ? Int32(IOCTX_RWF_NOAPPEND) : 0
+    }
+
     /// The errno with which io_submit refuses a read or write, or 0.
     static func refusal(of request: Request, _ facts: FileFacts) -> Int {
         if request.priorityError != 0 { return request.priorityError }
@@ -120,21 +132,26 @@ enum FileChecks {
     private static func kernelTakes(_ flags: Int32) -> Bool {
         if flags & untaken.load(ordering: .relaxed) != 0 { return false }
         if flags & ~taken.load(ordering: .relaxed) == 0 { return true }
+        for bit in 8..<Int32(32) where flags >> bit & 1 != 0 {
+            if readsZero(with: 1 << bit) {
+                taken.bitwiseOr(1 << bit, ordering: .relaxed)
+            } else {
+                untaken.bitwiseOr(1 << bit, ordering: .relaxed)
+            }
+        }
+        return flags & ~taken.load(ordering: .relaxed) == 0
+    }
+
+    /// True when a byte of /dev/zero can be read with those flags.
+    private static func readsZero(with flags: Int32) -> Bool {
         let path: StaticString = "/dev/zero"
         let opened = unsafe systemCall(
             Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
             Int(O_RDONLY | O_CLOEXEC))
         if opened < 0 { return false }
         let descriptor = Int32(truncatingIfNeeded: opened)
-        for bit in 8..<Int32(32) where flags >> bit & 1 != 0 {
-            if transferByte(isWrite: false, 1 << bit, descriptor, offset: 0) == 1 {
-                taken.bitwiseOr(1 << bit, ordering: .relaxed)
-            } else {
-                untaken.bitwiseOr(1 << bit, ordering: .relaxed)
-            }
-        }
-        System.close(descriptor)
-        return flags & ~taken.load(ordering: .relaxed) == 0
+        defer { System.close(descriptor) }
+        return transferByte(isWrite: false, flags, descriptor, offset: 0) == 1
     }
 
     /// statx(2), STATX_WRITE_ATOMIC.

@@ -258,6 +258,9 @@ extension Ref where Pointee == EngineRecord {
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
         // The kernel's AIO takes the submitter's by itself.
         let mayAsk = it.mayTuneThreads.load(ordering: .relaxed) && !isForKernel(job)
+        // A program may set O_APPEND before a daemon comes to it; the kernel's AIO has looked by then.
+        let isPlaced = facts.isRegular && request.operation == .write && !isForKernel(job)
+        if isPlaced && !appends(request, facts) { job.it.rwFlags |= FileChecks.keepsOffset }
         job.it.ioPriority =
             request.ioPriority == 0 && mayAsk ? submission.priority() : request.ioPriority
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)

@@ -3,6 +3,8 @@
 
 #include "harness.h"
 
+#include <sys/utsname.h>
+
 #define LONG (8 << 20)
 
 // A context whose ring stays ours, for its first request was a buffered one.
@@ -123,6 +125,24 @@ static void a_read_before_a_deferred_write_sees_that_the_file_is_longer(void) {
         expect((long)events[index].res, events[index].obj == &write ? LONG : BLOCK);
 }
 
+// The kernel's io_submit has looked at O_APPEND by then. Linux 6.9 has a flag with which a daemon need not.
+static void o_append_set_later_moves_no_write(void) {
+    struct scene *scene = new_scene();
+    struct io_event event;
+    struct utsname system;
+    int major = 0, minor = 0;
+    uname(&system);
+    sscanf(system.release, "%d.%d", &major, &minor);
+    if (on_layer() && major * 100 + minor < 609) skip_case("Linux %s has no RWF_NOAPPEND", system.release);
+    io_prep_pwrite(&scene->second, scene->direct, scene->block, BLOCK, 2 * LONG);
+    submit(scene->context, &scene->second);
+    must(fcntl(scene->direct, F_SETFL, O_DIRECT | O_APPEND), 0);
+    reap(scene->context, 1, &event);
+    reap(scene->context, 1, &event);
+    expect_block(scene, 2 * LONG, 'B');
+    expect_block(scene, 0, 'A');
+}
+
 // ---- Writes that are done together ---------------------------------------------------------
 
 // What this process has written so far, by /proc/self/io.
@@ -179,6 +199,7 @@ int main(int argc, char **argv) {
         CASE(a_buffered_read_sees_the_new_end),
         CASE(a_read_of_another_context_sees_the_new_end),
         CASE(a_read_before_a_deferred_write_sees_that_the_file_is_longer),
+        CASE(o_append_set_later_moves_no_write),
         CASE(adjacent_writes_of_unequal_descriptors_are_two_calls),
     };
     return RUN_CASES(argc, argv, cases);
