@@ -86,6 +86,8 @@ public struct Job: ~Copyable {
     /// One at a time on its file: a direct write that makes it longer, a deferred buffered write, an
     /// fsync that comes after one.
     public var isExclusive: Bool  // (w)
+    /// A write that blocks though its file is ready, as on a terminal: for a thread of its own.
+    public var blocksWhenReady: Bool  // (w)
     /// A buffered read that nobody has tried yet.
     public var mustStartDisk: Bool  // (w), then (q)
     /// In a gate.
@@ -161,9 +163,12 @@ extension Ref where Pointee == Job {
     /// True for what waits for a pipe or the like, and holds no thread meanwhile.
     public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
 
-    /// The result of a job that was taken back: the kernel's io_cancel gives a cancelled poll
-    /// the result 0.
-    public var cancelledResult: Int { it.operation == .poll ? 0 : failure(ECANCELED) }
+    /// The result of a job that was taken back: what it had transferred by then, if anything. The
+    /// kernel's io_cancel gives a cancelled poll the result 0.
+    public var cancelledResult: Int {
+        if it.progress > 0 { return it.progress }
+        return it.operation == .poll ? 0 : failure(ECANCELED)
+    }
 
     /// Acquire pairs with the transition of whoever owned the job before.
     @inline(__always)

@@ -277,6 +277,9 @@ extension Ref where Pointee == EngineRecord {
         {
             return postpone(&request, &batch, facts, done: 0)
         }
+        if mayWait && isWrite && facts.blocksWriters {
+            return postpone(&request, &batch, facts, done: 0)
+        }
         let result = StreamTransfer.attempt(
             isWrite: isWrite, request.descriptor, request.vectors, request.vectorCount,
             request.offset, request.rwFlags)

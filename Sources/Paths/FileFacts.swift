@@ -37,6 +37,12 @@ struct FileFacts {
     var device: UInt64 { UInt64(status.st_dev) }
     var inode: UInt64 { UInt64(status.st_ino) }
 
+    /// A terminal or another character device, which is ready for a write and blocks it all the same: it
+    /// has room, but not for all of it.
+    var blocksWriters: Bool {
+        kind == .stream && FileType.of(status) == FileType.character
+    }
+
     /// Two descriptions of such a file with equal flags do the same I/O.
     var isShareable: Bool { isRegular || isBlock || isPipe || isSocket }
 

@@ -30,10 +30,7 @@ extension Ref where Pointee == Station {
     /// come after, in `announce`.
     func finish(_ job: JobRef, from state: JobState, result: Int) {
         job.it.result = Int64(result)
-        // In the submitter the signal has come by itself.
-        if result == failure(EPIPE) && job.it.operation == .write && CurrentThread().station != 0 {
-            raisePipeSignal(job)
-        }
+        if result == failure(EPIPE) { raisePipeSignal(job) }
         if job.it.isStream || job.it.isExclusive {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
         } else if job.it.face == .linux {
@@ -101,16 +98,21 @@ extension Ref where Pointee == Station {
         if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
-    /// The signal that the kernel would have sent to the thread that submitted the write.
+    /// The signal that the kernel would have sent to the thread that submitted the write. In the
+    /// submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
+        if job.it.operation != .write || CurrentThread().station == 0 { return }
         let process = systemCall(Int32(SYS_getpid))
         if systemCall(Int32(SYS_tgkill), process, Int(job.it.submitter), Int(SIGPIPE)) < 0 {
             _ = systemCall(Int32(SYS_kill), process, Int(SIGPIPE))
         }
     }
 
-    /// What a finished transfer reports: the bytes of all its parts, or the error of the first.
+    /// What a finished transfer reports: the bytes of all its parts, or the error of the first. A pipe
+    /// that lost its reader after some of them is known by the signal alone.
     func totalResult(_ job: JobRef, last: Int) -> Int {
-        last > 0 ? job.it.progress &+ last : (job.it.progress > 0 ? job.it.progress : last)
+        if job.it.progress == 0 { return last }
+        if last == failure(EPIPE) { raisePipeSignal(job) }
+        return job.it.progress &+ max(last, 0)
     }
 }

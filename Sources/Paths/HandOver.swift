@@ -249,30 +249,32 @@ extension Ref where Pointee == EngineRecord {
         // Files without an inode of their own all have the same: no identity.
         job.it.device = facts.isAnonymous ? 0 : facts.device
         job.it.inode = facts.isAnonymous ? 0 : facts.inode
-        job.it.isStream = facts.kind == .stream && request.operation != .poll
+        job.it.blocksWhenReady = request.operation == .write && facts.blocksWriters
+        job.it.isStream =
+            facts.kind == .stream && request.operation != .poll && !job.it.blocksWhenReady
         // For SIGPIPE, which other files do not bring, and for whoever watches the kernel's AIO.
         let isAsked = job.it.isStream || request.face == .posix || isForKernel(job)
         job.it.submitter = isAsked ? System.threadIdentifier() : 0
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
-        // The kernel's AIO takes the submitter's by itself.
-        let mayAsk = it.mayTuneThreads.load(ordering: .relaxed) && !isForKernel(job)
         // A program may set O_APPEND before a daemon comes to it; the kernel's AIO has looked by then.
         let isPlaced = facts.isRegular && request.operation == .write && !isForKernel(job)
         if isPlaced && !appends(request, facts) { job.it.rwFlags |= FileChecks.keepsOffset }
+        // The kernel's AIO takes the submitter's by itself.
+        let mayAsk = it.mayTuneThreads.load(ordering: .relaxed) && !isForKernel(job)
         job.it.ioPriority =
             request.ioPriority == 0 && mayAsk ? submission.priority() : request.ioPriority
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)
         if vectors == 0 { return false }
+        // The kernel cuts them where they come to more than it transfers (lib/iov_iter.c).
+        var room = System.transferBytesMax
         for index in 0..<UInt(bitPattern: request.vectorCount) {
             let step = index &* UInt(MemoryLayout<Vector>.stride)
             guard let from = Ref<Vector>(address: request.vectors &+ step) else { break }
             let length = min(from.it.length, room)
             Ref<Vector>(address: vectors &+ step)?.it = Vector(base: from.it.base, length: length)
             room &-= length
-        // The kernel cuts them where they come to more than it transfers (lib/iov_iter.c).
-        var room = System.transferBytesMax
         }
         return true
     }

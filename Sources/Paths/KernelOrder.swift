@@ -113,6 +113,7 @@ extension Ref where Pointee == EngineRecord {
     func isExclusive(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
+        if request.operation == .write && facts.blocksWriters { return true }
         if request.face != .linux { return false }
         switch request.operation {
         case .write:

@@ -216,7 +216,7 @@ extension Ref where Pointee == Station {
         if job.it.cancelRequested.load(ordering: .acquiring) {
             settle(
                 job, from: .running,
-                result: totalResult(job, last: job.cancelledResult))
+                result: job.cancelledResult)
             return true
         }
         if !it.files.hasArrived(job.it.heldFile) {

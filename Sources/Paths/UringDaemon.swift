@@ -269,6 +269,7 @@ extension Ref where Pointee == Station {
         let entry = entry()
         entry.it.fd = Int32(bitPattern: job.it.heldFile)
         entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+        if job.it.blocksWhenReady { entry.it.flags |= UInt8(URING_SQE_ASYNC) }
         entry.it.user_data = job.name
         switch job.it.operation {
         case .read, .write:

@@ -43,7 +43,9 @@ extension Ref where Pointee == PosixFace {
             it.lock.unlock()
             return Int(IOCTX_AIO_ALLDONE)
         }
-        if job.transition(from: .queued, to: .cancelled) {
+        // What a stream has taken cannot be taken back: such a job ends with the count of that.
+        let hasBegun = job.it.progress > 0
+        if !hasBegun && job.transition(from: .queued, to: .cancelled) {
             // Its daemon only gives up what it holds for it; the program is told now. The daemon
             // cannot have published it before: it does that under this lock.
             let list = ListRef(address: job.it.owner)
@@ -62,22 +64,28 @@ extension Ref where Pointee == PosixFace {
         }
         let state = job.state
         // A daemon that has just won a stream's will see the request before it lets it wait.
-        let mayEnd = state == .waiting || state == .running && job.it.isStream
+        let mayEnd =
+            state == .waiting || (state == .running || state == .queued) && job.it.isStream
         if mayEnd { job.it.cancelRequested.store(true, ordering: .releasing) }
+        let name = job.name
         it.lock.unlock()
         if !mayEnd {
             return Int(state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
         }
         it.engine.announceCancellations()
-        // It ends at once, one way or the other, unless a worker is at it, for its file cannot be polled.
-        guard let block = BlockRef(address: subject) else { return Int(IOCTX_AIO_ALLDONE) }
+        return awaitEnd(of: job, named: name)
+    }
+
+    /// A job ends at once, one way or the other, unless a worker is at it, for its file cannot be polled.
+    /// Its block may be gone as soon as that has happened: another thread may collect it.
+    private func awaitEnd(of job: JobRef, named name: UInt64) -> Int {
         let deadlineNs = System.monotonicNs() &+ 200_000_000
-        while block.it.error.load(ordering: .acquiring) == EINPROGRESS {
+        while it.table.job(named: name) != nil {
             if System.monotonicNs() > deadlineNs { return Int(IOCTX_AIO_NOTCANCELED) }
             System.sleep(nanoseconds: 20_000)
         }
         return Int(
-            block.it.error.load(ordering: .relaxed) == ECANCELED
+            it.table.lastResult(of: job, named: name) == failure(ECANCELED)
                 ? IOCTX_AIO_CANCELED : IOCTX_AIO_ALLDONE)
     }
 }

@@ -82,9 +82,10 @@ extension Ref where Pointee == PosixFace {
             block.it.result.store(
                 isForKernel ? PosixFace.withKernel(job.it.submitter) : -1,
                 ordering: .relaxed)
-            // Release pairs with the acquire of cancellers, who look for jobs with a subject.
+            block.it.error.store(EINPROGRESS, ordering: .relaxed)
+            // Last, for cancellers look for jobs with a subject and end them: release pairs with their
+            // acquire.
             job.it.subject.store(block.address, ordering: .releasing)
-            block.it.error.store(EINPROGRESS, ordering: .releasing)
             // Nobody need wait for it, or for what it waits for.
             if notifies && block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
                 || list?.it.notification.kind ?? Int32(IOCTX_SIGEV_NONE)

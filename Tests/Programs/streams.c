@@ -1,0 +1,164 @@
+// Proves what becomes of requests on pipes and terminals that are done in parts: that no part is denied
+// or forgotten, and that nobody else waits for them.
+
+#include "harness.h"
+
+#include <aio.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#define BIG 200000
+#define WAITS "on the kernel io_submit itself waits for the other end"
+
+static int waiting_bytes(int fd) {
+    int bytes = 0;
+    must(ioctl(fd, FIONREAD, &bytes), 0);
+    return bytes;
+}
+
+// ---- Cancelled in the middle ---------------------------------------------------------------
+
+static void a_cancelled_write_tells_what_went_through(void) {
+    char *data = calloc(1, BIG);
+    io_context_t context = new_context(8);
+    for (int round = 0; round < 100; round++) {
+        int ends[2];
+        struct iocb request;
+        struct io_event event;
+        must(pipe(ends), 0);
+        io_prep_pwrite(&request, ends[1], data, BIG, 0);
+        submit(context, &request);
+        expect_either(io_cancel(context, &request, &event), -EINPROGRESS, -EINVAL);
+        int arrived = waiting_bytes(ends[0]);
+        close(ends[0]);
+        reap(context, 1, &event);
+        expect((long)event.res, arrived > 0 ? arrived : -ECANCELED);
+        close(ends[1]);
+    }
+}
+
+static void aio_cancel_takes_back_no_write_that_has_begun(void) {
+    char *data = calloc(1, BIG);
+    signal(SIGPIPE, SIG_IGN);
+    for (int round = 0; round < 100; round++) {
+        int ends[2];
+        must(pipe(ends), 0);
+        struct aiocb block = {
+            .aio_fildes = ends[1], .aio_buf = data, .aio_nbytes = BIG,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        const struct aiocb *list[] = {&block};
+        must(aio_write(&block), 0);
+        int answer = aio_cancel(ends[1], &block), arrived = waiting_bytes(ends[0]);
+        if (answer == AIO_CANCELED) expect(arrived, 0);
+        close(ends[0]);
+        while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+        if (answer == AIO_CANCELED) expect(aio_error(&block), ECANCELED);
+        close(ends[1]);
+    }
+}
+
+// ---- A reader that goes away ---------------------------------------------------------------
+
+static atomic_int pipe_signals;
+
+static void count_signal(int signal) {
+    (void)signal;
+    atomic_fetch_add(&pipe_signals, 1);
+}
+
+static void *close_soon(void *fd) {
+    sleep_ms(100);
+    close(*(int *)fd);
+    return NULL;
+}
+
+static void a_write_that_loses_its_reader_tells_its_part_and_signals(void) {
+    char *data = calloc(1, BIG);
+    pthread_t closer;
+    struct iocb request;
+    struct io_event event;
+    int ends[2];
+    io_context_t context = new_context(8);
+    must(pipe(ends), 0);
+    signal(SIGPIPE, count_signal);
+    io_prep_pwrite(&request, ends[1], data, BIG, 0);
+    start_thread(&closer, close_soon, &ends[0]);
+    submit(context, &request);
+    reap(context, 1, &event);
+    expect((long)event.res, 65536);
+    pthread_join(closer, NULL);
+    for (int wait = 0; wait < 100 && atomic_load(&pipe_signals) == 0; wait++) sleep_ms(10);
+    expect(atomic_load(&pipe_signals), 1);
+}
+
+// ---- A terminal that nobody reads ----------------------------------------------------------
+
+// Its other end is at `other`.
+static int raw_terminal(int *other) {
+    struct termios settings;
+    *other = posix_openpt(O_RDWR | O_NOCTTY);
+    if (*other < 0) skip_case("no pseudo-terminal is to be had here");
+    must(grantpt(*other), 0);
+    must(unlockpt(*other), 0);
+    int terminal = open(ptsname(*other), O_RDWR | O_NOCTTY);
+    must_that(terminal >= 0, "the terminal cannot be opened: errno %d", errno);
+    must(tcgetattr(terminal, &settings), 0);
+    cfmakeraw(&settings);
+    must(tcsetattr(terminal, TCSANOW, &settings), 0);
+    return terminal;
+}
+
+static void read_all(int fd, int bytes) {
+    char buffer[4096];
+    while (bytes > 0) {
+        ssize_t count = read(fd, buffer, sizeof buffer);
+        must_that(count > 0, "the other end cannot be read: errno %d", errno);
+        bytes -= (int)count;
+    }
+}
+
+static void a_terminal_that_nobody_reads_keeps_nobody_waiting(void) {
+    int other, terminal = raw_terminal(&other);
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    char *data = calloc(1, BIG), *block = aligned(BLOCK);
+    io_context_t of_terminal = new_context(8), of_file = new_context(8);
+    struct iocb write, read;
+    struct io_event event;
+    io_prep_pwrite(&write, terminal, data, BIG, 0);
+    submit(of_terminal, &write);
+    for (int number = 0; number < 8; number++) {
+        make_cold(fd);
+        io_prep_pread(&read, fd, block, BLOCK, number * 7 * BLOCK);
+        must(run_one(of_file, &read), BLOCK);
+    }
+    struct timespec none = {0, 0};
+    expect(io_getevents(of_terminal, 0, 1, &event, &none), 0);
+    read_all(other, BIG);
+    reap(of_terminal, 1, &event);
+    expect((long)event.res, BIG);
+}
+
+static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
+    int other, terminal = raw_terminal(&other);
+    char *data = calloc(1, BIG);
+    struct aiocb block = {
+        .aio_fildes = terminal, .aio_buf = data, .aio_nbytes = BIG,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    const struct aiocb *list[] = {&block};
+    must(aio_write(&block), 0);
+    expect(aio_error(&block), EINPROGRESS);
+    read_all(other, BIG);
+    while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    expect(aio_return(&block), BIG);
+}
+
+int main(int argc, char **argv) {
+    static const struct test_case cases[] = {
+        LAYER_CASE(a_cancelled_write_tells_what_went_through, 20, WAITS),
+        CASE(aio_cancel_takes_back_no_write_that_has_begun),
+        CASE(a_write_that_loses_its_reader_tells_its_part_and_signals),
+        LAYER_CASE(a_terminal_that_nobody_reads_keeps_nobody_waiting, 20, WAITS),
+        CASE(aio_write_to_a_terminal_that_nobody_reads_returns),
+    };
+    return RUN_CASES(argc, argv, cases);
+}
