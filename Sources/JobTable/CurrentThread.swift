@@ -59,7 +59,10 @@ public struct CurrentThread {
 
     /// Ends what `enterCall` began.
     @inline(__always)
-    public func leaveCall() { unsafe record.pointee.calls &-= 1 }
+    public func leaveCall() {
+        unsafe record.pointee.calls &-= 1
+        if unsafe record.pointee.is_blocked { unblock() }
+    }
 
     // MARK: Signals
 
@@ -69,6 +72,29 @@ public struct CurrentThread {
 
     @inline(__always)
     func leaveBlocked() { unsafe record.pointee.blockers &-= 1 }
+
+    /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call of its
+    /// own waits for a disk. A handler that ran sooner might fork, and its child would return into a call
+    /// that knows memory which the child does not have.
+    func blockUntilLeaving() {
+        if unsafe record.pointee.is_blocked || record.pointee.calls == 0 { return }
+        var all = ~(UInt64(3) << 31)
+        let before = unsafe withAddress(of: &record.pointee.mask_before) { $0 }
+        _ = withAddress(of: &all) {
+            systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), $0, before, 8)
+        }
+        enterBlocked()
+        unsafe record.pointee.is_blocked = true
+    }
+
+    @inline(never)
+    private func unblock() {
+        if unsafe record.pointee.calls != 0 { return }
+        unsafe record.pointee.is_blocked = false
+        leaveBlocked()
+        let before = unsafe withAddress(of: &record.pointee.mask_before) { $0 }
+        _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), before, 0, 8)
+    }
 
     /// Takes the signals that are blocked now for those that are outside of handlers. For calls that
     /// handlers do not make, as a rule.

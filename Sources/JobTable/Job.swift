@@ -100,6 +100,9 @@ public struct Job: ~Copyable {
     public let sleepers: Atomic<UInt32>
     /// The face's own: the program's record that the job is for, until the job is used again.
     public let subject: Atomic<UInt>
+    /// The face's own, under its lock: where whoever waits in aio_cancel wants to be told the result; an
+    /// address, or 0.
+    public var canceller: UInt
     /// The face's own: set by whoever publishes the job, a daemon or a canceller.
     public let isPublished: Atomic<Bool>
     /// RWF_* as in preadv2(2).
@@ -163,10 +166,10 @@ extension Ref where Pointee == Job {
     /// True for what waits for a pipe or the like, and holds no thread meanwhile.
     public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
 
-    /// The result of a job that was taken back: what it had transferred by then, if anything. The
-    /// kernel's io_cancel gives a cancelled poll the result 0.
+    /// The result of a job that was taken back: what it had transferred by then, if that was with a stream,
+    /// for a file is read again. The kernel's io_cancel gives a cancelled poll the result 0.
     public var cancelledResult: Int {
-        if it.progress > 0 { return it.progress }
+        if it.isStream && it.progress > 0 { return it.progress }
         return it.operation == .poll ? 0 : failure(ECANCELED)
     }
 

@@ -162,16 +162,6 @@ extension Ref where Pointee == JobTable {
     @inline(__always)
     public func job(at index: UInt32) -> JobRef { it.jobs[index] }
 
-    /// The result of a job that had that name, if it is free and was not used since; else nil.
-    public func lastResult(of job: JobRef, named name: UInt64) -> Int? {
-        it.lock.lock()
-        defer { it.lock.unlock() }
-        let generation = UInt32(truncatingIfNeeded: name >> 32)
-        return job.state == .free
-            && job.it.generation.load(ordering: .relaxed) == generation &+ 1
-            ? Int(job.it.result) : nil
-    }
-
     /// The next in a chain of jobs linked by `queueNext`; whoever ends one asks before, for its link is
     /// used again.
     @inline(__always)

@@ -65,6 +65,8 @@ public struct OrderGate: ~Copyable {
             }
             sleepers.add(1, ordering: .relaxed)
             lock.unlock()
+            // The kernel's io_submit is not interrupted in those reads.
+            CurrentThread().blockUntilLeaving()
             _ = changes.wait(while: seen, until: .max)
             sleepers.subtract(1, ordering: .relaxed)
         }

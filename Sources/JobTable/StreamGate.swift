@@ -130,7 +130,9 @@ public struct StreamGate: ~Copyable {
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
         mayWait: Bool
     ) -> Bool {
-        awaitUntil(mayWait) { !hasWriteLocked(table, device, inode, start, end) }
+        awaitUntil(mayWait, asKernel: true) {
+            !hasWriteLocked(table, device, inode, start, end)
+        }
     }
 
     /// Waits until no job on that file in that direction is left, for a request that no daemon will do.
@@ -147,7 +149,10 @@ public struct StreamGate: ~Copyable {
         !job.it.isGated || awaitUntil(mayWait) { !hasEarlierLocked(table, job) }
     }
 
-    private func awaitUntil(_ mayWait: Bool, _ isReadyLocked: () -> Bool) -> Bool {
+    /// `asKernel`: uninterrupted, as the kernel's io_submit is in the writes that are waited for.
+    private func awaitUntil(
+        _ mayWait: Bool, asKernel: Bool = false, _ isReadyLocked: () -> Bool
+    ) -> Bool {
         while true {
             lock.lock()
             let seen = changes.load(ordering: .acquiring)
@@ -155,6 +160,7 @@ public struct StreamGate: ~Copyable {
             if !isReady && mayWait { sleepers.add(1, ordering: .relaxed) }
             lock.unlock()
             if isReady || !mayWait { return isReady }
+            if asKernel { CurrentThread().blockUntilLeaving() }
             _ = changes.wait(while: seen, until: .max)
             sleepers.subtract(1, ordering: .relaxed)
         }

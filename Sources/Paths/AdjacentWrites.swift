@@ -26,11 +26,12 @@ struct AdjacentWrites {
         append(table, first)
     }
 
-    /// No array of vectors, no flags of the program's, nothing done of it.
+    /// No array of vectors, no flags of the program's, nothing done of it; a file, for each write to a device
+    /// may be a record.
     private static func isPlain(_ job: JobRef) -> Bool {
         job.it.operation == .write && job.it.vectorCount == 1
             && job.it.rwFlags & ~Int32(IOCTX_RWF_NOAPPEND) == 0
-            && job.it.ioPriority == 0 && job.it.progress == 0
+            && job.it.ioPriority == 0 && job.it.progress == 0 && !job.it.blocksWhenReady
     }
 
     /// True for a write that begins where the last one ends; the caller sees to the file.

@@ -141,6 +141,7 @@ extension Ref where Pointee == EngineRecord {
             request.face == .linux
             ? FileChecks.refusal(of: request, facts) : FileChecks.accessRefusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
+        if exceedsLimit(request, &batch, facts) { return .completed(failure(EFBIG)) }
         let outcome = chooseTransfer(&request, &batch, facts)
         // Flags that the file does not take are refused, not reported in an event.
         if case .completed(failure(EOPNOTSUPP)) = outcome, request.rwFlags != 0,

@@ -310,8 +310,12 @@ extension Ref where Pointee == EngineRecord {
 
     /// A job was taken back while queued: if a gate has it, its daemon gets it now.
     public func deliverCancelled(_ job: JobRef) {
+        let station = Ref<Station>(address: job.it.station.load(ordering: .relaxed))
         if unpark(job) {
-            Ref<Station>(address: job.it.station.load(ordering: .relaxed))?.requeue(job)
+            station?.requeue(job)
+        } else if job.it.isExclusive, let station, station.it.kind == .pool {
+            // It lies in the workers' queue behind one that may take long: nobody was woken for it.
+            if station.wakeWorkers(1) == 0 { station.kick() }
         }
     }
 

@@ -291,6 +291,7 @@ extension Ref where Pointee == EngineRecord {
             // Its calls do not wait.
             if request.operation.isSync
                 && it.syncs.isOccupied(it.table, device: facts.device, inode: facts.inode)
+                || request.operation == .write && facts.blocksWriters
             {
                 return .refused(failure(EAGAIN))
             }
@@ -347,7 +348,7 @@ extension Ref where Pointee == Station {
         if job.it.face == .posix {
             // Its calls do not wait.
             isItsTurn =
-                !job.it.isStream
+                !job.it.isStream && !job.it.blocksWhenReady
                 && !(job.it.operation.isSync && it.engine.it.syncs.hasEarlier(it.table, job))
         } else {
             isItsTurn =

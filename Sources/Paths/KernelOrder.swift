@@ -145,6 +145,16 @@ extension Ref where Pointee == EngineRecord {
         return end > batch.submission.sizeLimit()
     }
 
+    /// A write of POSIX AIO that has no room below RLIMIT_FSIZE: the C library's threads block the SIGXFSZ
+    /// that it would bring the submitter here.
+    func exceedsLimit(_ request: Request, _ batch: inout Batch, _ facts: FileFacts) -> Bool {
+        if request.face != .posix || request.operation != .write || !facts.isRegular {
+            return false
+        }
+        let start = appends(request, facts) ? Int64(facts.status.st_size) : request.offset
+        return request.length > 0 && UInt64(clamping: start) >= batch.submission.sizeLimit()
+    }
+
     func appends(_ request: Request, _ facts: FileFacts) -> Bool {
         facts.flags & Int(O_APPEND) != 0 || request.rwFlags & Int32(IOCTX_RWF_APPEND) != 0
     }

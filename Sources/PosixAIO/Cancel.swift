@@ -44,7 +44,7 @@ extension Ref where Pointee == PosixFace {
             return Int(IOCTX_AIO_ALLDONE)
         }
         // What a stream has taken cannot be taken back: such a job ends with the count of that.
-        let hasBegun = job.it.progress > 0
+        let hasBegun = job.it.isStream && job.it.progress > 0
         if !hasBegun && job.transition(from: .queued, to: .cancelled) {
             // Its daemon only gives up what it holds for it; the program is told now. The daemon
             // cannot have published it before: it does that under this lock.
@@ -66,26 +66,40 @@ extension Ref where Pointee == PosixFace {
         // A daemon that has just won a stream's will see the request before it lets it wait.
         let mayEnd =
             state == .waiting || (state == .running || state == .queued) && job.it.isStream
-        if mayEnd { job.it.cancelRequested.store(true, ordering: .releasing) }
-        let name = job.name
-        it.lock.unlock()
-        if !mayEnd {
-            return Int(state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
+        // One that another thread waits for in this way is that thread's.
+        if !mayEnd || job.it.canceller != 0 {
+            it.lock.unlock()
+            return Int(
+                mayEnd || state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
         }
-        it.engine.announceCancellations()
-        return awaitEnd(of: job, named: name)
+        var result = 0
+        return withAddress(of: &result) { resultAddress in
+            job.it.canceller = UInt(bitPattern: resultAddress)
+            job.it.cancelRequested.store(true, ordering: .releasing)
+            let name = job.name
+            it.lock.unlock()
+            it.engine.announceCancellations()
+            return awaitEnd(
+                of: job, named: name, Ref<Int>(address: UInt(bitPattern: resultAddress)))
+        }
     }
 
     /// A job ends at once, one way or the other, unless a worker is at it, for its file cannot be polled.
-    /// Its block may be gone as soon as that has happened: another thread may collect it.
-    private func awaitEnd(of job: JobRef, named name: UInt64) -> Int {
+    /// `publish` tells the result: its block may be gone as soon as it is there, for another thread may
+    /// collect it.
+    private func awaitEnd(of job: JobRef, named name: UInt64, _ result: Ref<Int>?) -> Int {
         let deadlineNs = System.monotonicNs() &+ 200_000_000
-        while it.table.job(named: name) != nil {
-            if System.monotonicNs() > deadlineNs { return Int(IOCTX_AIO_NOTCANCELED) }
+        // The block has the result before the job is free.
+        while it.table.job(named: name) != nil && System.monotonicNs() < deadlineNs {
             System.sleep(nanoseconds: 20_000)
         }
+        it.lock.lock()
+        defer { it.lock.unlock() }
+        if it.table.job(named: name) != nil && !job.it.isPublished.load(ordering: .relaxed) {
+            job.it.canceller = 0
+            return Int(IOCTX_AIO_NOTCANCELED)
+        }
         return Int(
-            it.table.lastResult(of: job, named: name) == failure(ECANCELED)
-                ? IOCTX_AIO_CANCELED : IOCTX_AIO_ALLDONE)
+            result?.it == failure(ECANCELED) ? IOCTX_AIO_CANCELED : IOCTX_AIO_ALLDONE)
     }
 }

@@ -86,6 +86,8 @@ extension Ref where Pointee == PosixFace {
         it.lock.lock()
         let isPublished = job.it.isPublished.exchange(true, ordering: .relaxed)
         if !isPublished { countFinishedLocked(result) }
+        Ref<Int>(address: job.it.canceller)?.it = result
+        job.it.canceller = 0
         it.lock.unlock()
         guard !isPublished,
             let block = BlockRef(address: job.it.subject.load(ordering: .acquiring))

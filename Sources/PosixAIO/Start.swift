@@ -227,7 +227,11 @@ extension Ref where Pointee == EngineRecord {
     /// The same for a request of one vector.
     @inline(__always)
     fileprivate func transferAtOnce(_ request: inout Request) -> Int? {
-        transferAtOnce(
+        // A write beyond the limit would bring SIGXFSZ: it is looked at first.
+        if request.operation == .write && System.softLimit(RLIMIT_FSIZE) != UInt64.max {
+            return nil
+        }
+        return transferAtOnce(
             isWrite: request.operation == .write, request.descriptor, request.vectors,
             request.length, request.offset, attempted: &request.attempted)
     }

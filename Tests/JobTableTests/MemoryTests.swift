@@ -115,7 +115,7 @@ private let recordsPerStep: UInt32 = 65_536 / 32
             let capacity = reserve.capacity
             let most = Memory.reserveBytesMax
             let bytes = Int(capacity) * recordBytes
-            #expect(bytes <= most && bytes > most / 2)
+            #expect(bytes <= most && bytes > min(most / 2, 16 << 20))
             let grew = reserve.grow()
             #expect(grew)
             limitAddressSpace(moreBytes: 0)

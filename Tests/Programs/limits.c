@@ -262,6 +262,22 @@ static void address_space_is_left(void) {
     expect_that(malloc((size_t)100 << 20) != NULL, "no 100 MiB of 256 are left");
 }
 
+// POSIX AIO's threads in the C library have SIGXFSZ blocked: the request fails, and the program lives.
+static void aio_write_beyond_the_file_size_limit_fails(void) {
+    int fd = patterned_file("file", 1, BLOCK);
+    char *buffer = aligned(BLOCK);
+    set_limit(RLIMIT_FSIZE, 2 * BLOCK);
+    for (int number = 1; number < 4; number++) {
+        struct aiocb block = {
+            .aio_fildes = fd, .aio_buf = buffer, .aio_nbytes = BLOCK, .aio_offset = number * BLOCK,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        must(aio_write(&block), 0);
+        while (aio_error(&block) == EINPROGRESS) sleep_ms(1);
+        expect(aio_error(&block), number < 2 ? 0 : EFBIG);
+        expect(aio_return(&block), number < 2 ? BLOCK : -1);
+    }
+}
+
 // lib/iov_iter.c: a transfer ends at 2 GiB less a page, which parts must not exceed together.
 static void no_more_is_transferred_than_the_kernel_does(void) {
     enum { parts = 40, part = 64 << 20 };
@@ -294,6 +310,7 @@ static const struct test_case cases[] = {
     CASE(user_can_change_with_requests_in_flight),
     SLOW_CASE(last_threads_are_enough, 40),
     CASE(address_space_is_left),
+    CASE(aio_write_beyond_the_file_size_limit_fails),
     SLOW_CASE(no_more_is_transferred_than_the_kernel_does, 60),
 };
 

@@ -3,6 +3,7 @@
 
 #include "harness.h"
 
+#include <sys/time.h>
 #include <sys/utsname.h>
 
 #define LONG (8 << 20)
@@ -125,6 +126,31 @@ static void a_read_before_a_deferred_write_sees_that_the_file_is_longer(void) {
         expect((long)events[index].res, events[index].obj == &write ? LONG : BLOCK);
 }
 
+// While io_submit waits for the write, as while the kernel's does it, no handler runs; after it the handler
+// forks, and the child returns from io_submit.
+static pid_t child = -1;
+
+static void fork_here(int signal) {
+    (void)signal;
+    child = fork();
+}
+
+static void a_child_forked_during_the_wait_returns_from_io_submit(void) {
+    struct sigaction action = {.sa_handler = fork_here};
+    struct itimerval soon = {.it_value = {0, 2000}};
+    struct io_event event;
+    sigaction(SIGALRM, &action, NULL);
+    struct scene *scene = new_scene();
+    io_prep_pread(&scene->second, scene->direct, scene->block, BLOCK, LONG - BLOCK);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    submit(scene->context, &scene->second);
+    while (child < 0) sleep_ms(1);
+    if (child == 0) _exit(0);
+    expect_clean_exit(child, 5);
+    for (int events = 0; events < 2; events++) reap(scene->context, 1, &event);
+    expect(scene->block[0], 'A');
+}
+
 // The kernel's io_submit has looked at O_APPEND by then. Linux 6.9 has a flag with which a daemon need not.
 static void o_append_set_later_moves_no_write(void) {
     struct scene *scene = new_scene();
@@ -199,6 +225,7 @@ int main(int argc, char **argv) {
         CASE(a_buffered_read_sees_the_new_end),
         CASE(a_read_of_another_context_sees_the_new_end),
         CASE(a_read_before_a_deferred_write_sees_that_the_file_is_longer),
+        CASE(a_child_forked_during_the_wait_returns_from_io_submit),
         CASE(o_append_set_later_moves_no_write),
         CASE(adjacent_writes_of_unequal_descriptors_are_two_calls),
     };

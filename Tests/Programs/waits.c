@@ -308,6 +308,49 @@ static void aio_cancel_looks_at_no_block_that_is_gone(void) {
     pthread_join(collector, NULL);
 }
 
+static void *make_requests(void *unused) {
+    (void)unused;
+    char byte;
+    int ends[2];
+    must(pipe(ends), 0);
+    struct aiocb block = {
+        .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    while (!atomic_load(&is_over)) {
+        must(aio_read(&block), 0);
+        must(write(ends[1], "x", 1), 1);
+        while (aio_error(&block) == EINPROGRESS) sched_yield();
+        aio_return(&block);
+    }
+    return NULL;
+}
+
+// What others do with records of ours that are free again must not change the answer.
+static void aio_cancel_tells_what_it_has_cancelled(void) {
+    pthread_t others[2];
+    int ends[2];
+    char byte;
+    must(pipe(ends), 0);
+    for (int index = 0; index < 2; index++) start_thread(&others[index], make_requests, NULL);
+    for (int round = 0; round < 500; round++) {
+        struct aiocb block = {
+            .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        must(aio_read(&block), 0);
+        if (round % 2) usleep(100);
+        int answer = aio_cancel(ends[0], &block);
+        if (answer == AIO_NOTCANCELED) {
+            must(write(ends[1], "x", 1), 1);
+            while (aio_error(&block) == EINPROGRESS) sched_yield();
+            continue;
+        }
+        expect(answer, AIO_CANCELED);
+        expect(aio_error(&block), ECANCELED);
+    }
+    atomic_store(&is_over, true);
+    for (int index = 0; index < 2; index++) pthread_join(others[index], NULL);
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         CASE(who_sleeps_with_a_mask_before_the_first_request_gets_its_event),
@@ -318,6 +361,7 @@ int main(int argc, char **argv) {
         CASE(a_child_forked_by_a_handler_returns_from_aio_suspend),
         CASE(a_waiter_needs_no_other_waiter),
         CASE(an_fsync_without_a_daemon_is_not_done_before_the_write),
+        CASE(aio_cancel_tells_what_it_has_cancelled),
         CASE(aio_cancel_looks_at_no_block_that_is_gone),
         LAYER_CASE(a_cancelled_wait_for_a_list_leaves_none_behind, 60,
             "the C library has no lists to run out of"),

@@ -146,6 +146,8 @@ struct ioctx_thread {
     uint32_t requests; /* requests since a hint was doubted last */
     uint32_t blockers; /* calls of the layer that block signals */
     bool is_mask_known, was_taken_for_handler;
+    bool is_blocked;      /* signals are blocked until the outermost call ends */
+    uint64_t mask_before; /* the mask that is restored then */
     uint64_t usual_mask; /* the signals that are blocked outside of handlers, if that is known */
     uintptr_t context; /* the context of the outermost open call */
     uintptr_t station; /* in a daemon of ours, its station; else 0 */
