@@ -14,6 +14,8 @@
 // What holds in all of it:
 //   - Before anybody waits, his own batch is handed over and the daemon nudged: else he might wait
 //     for what nobody has begun.
+//   - Who waits has signals blocked until the end of its call: the kernel's io_submit is not interrupted
+//     in such a wait, and a child that a handler forked there could not go on.
 //   - A call in a signal handler that interrupted one of ours never waits: what it would wait for
 //     may be waiting for the interrupted thread. It is refused with EAGAIN.
 //   - With nothing deferred, which is the usual case, the price is a look at a counter.
