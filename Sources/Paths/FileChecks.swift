@@ -25,8 +25,10 @@ enum FileChecks {
     /// The flag with which a write goes to its offset although O_APPEND is set for its description after
     /// its submission; 0 on kernels without it.
     static var keepsOffset: Int32 {
-        if noAppend.load(ordering: .relaxed) == 0 {
-            noAppend.store(readsZero(with: Int32(IOCTX_RWF_NOAPPEND)) ? 1 : 2, ordering: .relaxed)
+        if noAppend.load(ordering: .relaxed) == 0,
+            let isTaken = readsZero(with: Int32(IOCTX_RWF_NOAPPEND))
+        {
+            noAppend.store(isTaken ? 1 : 2, ordering: .relaxed)
         }
         return noAppend.load(ordering: .relaxed) == 1 ? Int32(IOCTX_RWF_NOAPPEND) : 0
     }
@@ -133,7 +135,8 @@ enum FileChecks {
         if flags & untaken.load(ordering: .relaxed) != 0 { return false }
         if flags & ~taken.load(ordering: .relaxed) == 0 { return true }
         for bit in 8..<Int32(32) where flags >> bit & 1 != 0 {
-            if readsZero(with: 1 << bit) {
+            guard let isTaken = readsZero(with: 1 << bit) else { return false }
+            if isTaken {
                 taken.bitwiseOr(1 << bit, ordering: .relaxed)
             } else {
                 untaken.bitwiseOr(1 << bit, ordering: .relaxed)
@@ -142,13 +145,13 @@ enum FileChecks {
         return flags & ~taken.load(ordering: .relaxed) == 0
     }
 
-    /// True when a byte of /dev/zero can be read with those flags.
-    private static func readsZero(with flags: Int32) -> Bool {
+    /// True when a byte of /dev/zero can be read with those flags; nil when the file cannot be had now.
+    private static func readsZero(with flags: Int32) -> Bool? {
         let path: StaticString = "/dev/zero"
         let opened = unsafe systemCall(
             Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
             Int(O_RDONLY | O_CLOEXEC))
-        if opened < 0 { return false }
+        if opened < 0 { return nil }
         let descriptor = Int32(truncatingIfNeeded: opened)
         defer { System.close(descriptor) }
         return transferByte(isWrite: false, flags, descriptor, offset: 0) == 1
