@@ -66,24 +66,37 @@ public struct CurrentThread {
 
     // MARK: Signals
 
-    /// Between these two signals are blocked by the layer itself.
+    /// Blocks signals but for the C library's own two, as pthread_sigmask does: setuid() must reach every
+    /// thread. The mask before, for `restoreSignals`.
     @inline(__always)
-    func enterBlocked() { unsafe record.pointee.blockers &+= 1 }
+    func blockSignals() -> UInt64 {
+        var all = ~(UInt64(3) << 31)
+        var before: UInt64 = 0
+        withAddress(of: &all) { allAddress in
+            withAddress(of: &before) {
+                _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, $0, 8)
+            }
+        }
+        unsafe record.pointee.blockers &+= 1
+        return before
+    }
 
+    /// Ends what `blockSignals` began.
     @inline(__always)
-    func leaveBlocked() { unsafe record.pointee.blockers &-= 1 }
+    func restoreSignals(_ before: UInt64) {
+        unsafe record.pointee.blockers &-= 1
+        var before = before
+        _ = withAddress(of: &before) {
+            systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), $0, 0, 8)
+        }
+    }
 
     /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call of its
     /// own waits for a disk. A handler that ran sooner might fork, and its child would return into a call
     /// that knows memory which the child does not have.
     func blockUntilLeaving() {
         if unsafe record.pointee.is_blocked || record.pointee.calls == 0 { return }
-        var all = ~(UInt64(3) << 31)
-        let before = unsafe withAddress(of: &record.pointee.mask_before) { $0 }
-        _ = withAddress(of: &all) {
-            systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), $0, before, 8)
-        }
-        enterBlocked()
+        unsafe record.pointee.mask_before = blockSignals()
         unsafe record.pointee.is_blocked = true
     }
 
@@ -91,9 +104,7 @@ public struct CurrentThread {
     private func unblock() {
         if unsafe record.pointee.calls != 0 { return }
         unsafe record.pointee.is_blocked = false
-        leaveBlocked()
-        let before = unsafe withAddress(of: &record.pointee.mask_before) { $0 }
-        _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), before, 0, 8)
+        unsafe restoreSignals(record.pointee.mask_before)
     }
 
     /// Takes the signals that are blocked now for those that are outside of handlers. For calls that

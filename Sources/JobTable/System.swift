@@ -26,24 +26,12 @@ public func withAddress<T: ~Copyable, R>(of value: inout T, _ body: (Int) -> R) 
     unsafe withUnsafeMutablePointer(to: &value) { body(Int(bitPattern: $0)) }
 }
 
-/// Runs `body`, which may take locks of the layer, with signals blocked; but for the C library's own
-/// two, as with pthread_sigmask: setuid() must reach every thread.
+/// Runs `body`, which may take locks of the layer, with signals blocked.
 @inline(__always)
 public func withSignalsBlocked<R>(_ body: () -> R) -> R {
-    var all = ~(UInt64(3) << 31)
-    var before: UInt64 = 0
-    return withAddress(of: &all) { allAddress in
-        withAddress(of: &before) { beforeAddress in
-            _ = systemCall(
-                Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), allAddress, beforeAddress, 8)
-            CurrentThread().enterBlocked()
-            defer {
-                CurrentThread().leaveBlocked()
-                _ = systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
-            }
-            return body()
-        }
-    }
+    let before = CurrentThread().blockSignals()
+    defer { CurrentThread().restoreSignals(before) }
+    return body()
 }
 
 /// System calls by their raw interface: results are values or negated errnos, errno is not touched, and
