@@ -294,8 +294,8 @@ extension Ref where Pointee == EngineRecord {
 
     /// A transfer in the submitter, which may block.
     private func transferNow(_ request: Request) -> Int {
-        System.transfer(
-            isWrite: request.operation == .write, request.descriptor, request.vectors,
+        StreamTransfer.transfer(
+            request.operation == .write, request.descriptor, request.vectors,
             request.vectorCount, request.offset, request.rwFlags)
     }
 }

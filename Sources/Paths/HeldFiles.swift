@@ -34,6 +34,8 @@ struct HeldFile: ~Copyable {
     var waitingHead: UInt32
     /// threads: the file is in the manager's epoll set. Manager only.
     var isWatched: Bool
+    /// Of these events each change is reported, not only the first; 0: the watch is one-shot. Manager only.
+    var changesWatched: UInt32
     var device: UInt64  // (h)
     var inode: UInt64  // (h)
     var flags: Int  // (h)
@@ -128,6 +130,7 @@ struct HeldFiles: ~Copyable {
         files[index].it.number = number
         files[index].it.waitingHead = Job.none
         files[index].it.isWatched = false
+        files[index].it.changesWatched = 0
         files[index].it.device = device
         files[index].it.inode = inode
         files[index].it.flags = flags

@@ -3,8 +3,9 @@
 //
 // A job on a stream, or a POLL, holds no thread while it waits: it is in the list of its held
 // file, which is in the epoll set, one-shot. When the file is ready, its jobs are tried in their
-// order. The lists are the manager's alone. A held file leaves the set before its number is
-// closed.
+// order. A file that is ready in vain, such as a socket with something in its error queue, would be
+// so again at once: until one of its jobs gets something, it is watched for changes instead. The
+// lists are the manager's alone. A held file leaves the set before its number is closed.
 
 import CLibAIO
 import JobTable
@@ -131,8 +132,9 @@ extension Ref where Pointee == Station {
         watchFile(job.it.heldFile)
     }
 
-    /// (Re)arms the watch of a held file for what its waiting jobs need.
-    private func watchFile(_ index: UInt32) {
+    /// (Re)arms the watch of a held file for what its waiting jobs need. `wasInVain`: it was ready, and
+    /// none of them got anything.
+    private func watchFile(_ index: UInt32, wasInVain: Bool = false) {
         let file = it.files[index]
         var events: UInt32 = 0
         var next = file.it.waitingHead
@@ -141,11 +143,17 @@ extension Ref where Pointee == Station {
             events |= wantedEvents(job)
             next = job.it.queueNext
         }
-        if events == 0 { return }
+        if wasInVain && file.it.changesWatched == events { return }
+        if events == 0 {
+            // One that is not one-shot would go on.
+            if file.it.changesWatched != 0 { endWatch(file) }
+            return
+        }
         let result = watch(
-            file.it.number, events | EPOLLONESHOT.rawValue, data: index,
+            file.it.number, events | (wasInVain ? EPOLLET : EPOLLONESHOT).rawValue, data: index,
             isNew: !file.it.isWatched)
         file.it.isWatched = result >= 0
+        file.it.changesWatched = wasInVain && result >= 0 ? events : 0
         if result >= 0 { return }
         // A file that epoll does not take (EPERM) cannot be waited for: it holds a worker. Whatever
         // else stands against it, a limit or the lack of memory, ends the requests.
@@ -191,13 +199,17 @@ extension Ref where Pointee == Station {
         if next == Job.none { return }
         file.it.waitingHead = Job.none
         var keptLast = Job.none
+        var wasInVain = true
         // The jobs hold the file; this keeps it while the last of them finishes.
         it.files.addReference(index)
         while next != Job.none {
             let job = it.table.job(at: next)
             next = job.it.queueNext
             _ = job.transition(from: .waiting, to: .running)
-            if attempt(job) { continue }
+            if attempt(job) {
+                wasInVain = false
+                continue
+            }
             _ = job.transition(from: .running, to: .waiting)
             job.it.queueNext = Job.none
             if keptLast == Job.none {
@@ -207,7 +219,7 @@ extension Ref where Pointee == Station {
             }
             keptLast = job.it.index
         }
-        watchFile(index)
+        watchFile(index, wasInVain: wasInVain)
         dropHeld(index)
     }
 
@@ -257,21 +269,24 @@ extension Ref where Pointee == Station {
         }
     }
 
+    private func endWatch(_ file: Ref<HeldFile>) {
+        var event = ioctx_epoll_event()
+        _ = withAddress(of: &event) {
+            systemCall(
+                Int32(SYS_epoll_ctl), Int(it.pool.epoll), Int(EPOLL_CTL_DEL), Int(file.it.number),
+                $0)
+        }
+        file.it.isWatched = false
+        file.it.changesWatched = 0
+    }
+
     /// Closes a held file's number in the private table.
     func giveUpNumber(_ index: UInt32) {
         let file = it.files[index]
         if !file.it.isMoved { return }
-        if file.it.isWatched {
-            // A file must leave the epoll set before its number is closed: the description may
-            // live on in the program, and the set would keep reporting it.
-            var event = ioctx_epoll_event()
-            _ = withAddress(of: &event) {
-                systemCall(
-                    Int32(SYS_epoll_ctl), Int(it.pool.epoll), Int(EPOLL_CTL_DEL),
-                    Int(file.it.number), $0)
-            }
-            file.it.isWatched = false
-        }
+        // A file must leave the epoll set before its number is closed: the description may
+        // live on in the program, and the set would keep reporting it.
+        if file.it.isWatched { endWatch(file) }
         if file.it.number >= 0 { System.close(file.it.number) }
     }
 }

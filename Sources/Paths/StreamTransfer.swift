@@ -1,4 +1,5 @@
-// One non-blocking attempt at a read or write on a pipe, socket, terminal or the like.
+// Reads and writes of files that may have no positions: pipes, sockets, terminals, files in /proc and the
+// like. Where they may block, without waiting.
 
 import CLibAIO
 import JobTable

@@ -4,7 +4,10 @@
 #include "harness.h"
 
 #include <aio.h>
+#include <arpa/inet.h>
+#include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 #define BIG 200000
@@ -14,6 +17,60 @@ static int waiting_bytes(int fd) {
     int bytes = 0;
     must(ioctl(fd, FIONREAD, &bytes), 0);
     return bytes;
+}
+
+// ---- A socket that always has something to say ------------------------------------------------
+
+// Connected to a port where nobody listens, with the refusal in its error queue: poll() reports POLLERR
+// for as long as nobody takes that, while a read finds nothing.
+static int socket_with_error_queue(struct sockaddr_in *own) {
+    struct sockaddr_in nowhere = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof *own, error_size = sizeof(int);
+    int on = 1, error, closed = socket(AF_INET, SOCK_DGRAM, 0), fd = socket(AF_INET, SOCK_DGRAM, 0);
+    must(bind(closed, (struct sockaddr *)&nowhere, sizeof nowhere), 0);
+    must(getsockname(closed, (struct sockaddr *)&nowhere, &size), 0);
+    must(connect(fd, (struct sockaddr *)&nowhere, sizeof nowhere), 0);
+    must(getsockname(fd, (struct sockaddr *)own, &size), 0);
+    must(setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof on), 0);
+    close(closed);
+    must(send(fd, "x", 1, 0), 1);
+    must(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 1000), 1);
+    must(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_size), 0);
+    must(error, ECONNREFUSED);
+    must(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
+    return fd;
+}
+
+static double processor_seconds(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static void a_read_of_a_socket_with_an_error_queue_waits_asleep(void) {
+    struct sockaddr_in own;
+    struct iocb request;
+    struct io_event event;
+    char buffer[16] = "";
+    int fd = socket_with_error_queue(&own), sender = socket(AF_INET, SOCK_DGRAM, 0);
+    io_context_t context = new_context(8);
+    struct sockaddr_in peer;
+    socklen_t size = sizeof peer;
+    must(getpeername(fd, (struct sockaddr *)&peer, &size), 0);
+    must(bind(sender, (struct sockaddr *)&peer, sizeof peer), 0);
+    io_prep_pread(&request, fd, buffer, sizeof buffer, 0);
+    for (int round = 0; round < 2; round++) {
+        submit(context, &request);
+        sleep_ms(100);
+        double before = processor_seconds();
+        sleep_ms(400);
+        expect_that(processor_seconds() - before < 0.1, "used %.3f s of processor time while it waited",
+            processor_seconds() - before);
+        must(sendto(sender, "hello", 5, 0, (struct sockaddr *)&own, sizeof own), 5);
+        reap(context, 1, &event);
+        expect((long)event.res, 5);
+    }
+    io_destroy(context);
 }
 
 // ---- Cancelled in the middle ---------------------------------------------------------------
@@ -154,6 +211,7 @@ static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
 
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
+        LAYER_CASE(a_read_of_a_socket_with_an_error_queue_waits_asleep, 20, WAITS),
         LAYER_CASE(a_cancelled_write_tells_what_went_through, 20, WAITS),
         CASE(aio_cancel_takes_back_no_write_that_has_begun),
         CASE(a_write_that_loses_its_reader_tells_its_part_and_signals),

@@ -184,6 +184,14 @@ enum PosixFileCases {
             s.outcome(s.writing(file, 4096, at: 69_000))
             s.files.contents(of: file)
         },
+        // A file in /proc has a position for reading and none for writing.
+        Case(posix: "posix/write/without-a-position") { s in
+            let file = try s.files.open("/proc/self/comm", O_RDWR, name: "comm")
+            for size in [7, 5] {
+                s.outcome(s.writing(file, size))
+                s.outcome(s.reading(file, 64))
+            }
+        },
         Case(posix: "posix/write/to-a-pipe-without-reader") { s in
             signal(SIGPIPE, SIG_IGN)
             let pipe = try s.files.pipe()
