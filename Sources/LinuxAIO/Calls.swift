@@ -158,7 +158,7 @@ public enum LinuxAIO {
     ) -> Int {
         withFace { face in
             guard let context = face.find(address) else { return failure(EINVAL) }
-            defer { face.unpin(context) }
+            defer { if face.isStillThere { face.unpin(context) } }
             return body(face, context)
         }
     }

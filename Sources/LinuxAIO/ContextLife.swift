@@ -151,7 +151,8 @@ extension Ref where Pointee == LinuxFace {
             context.it.lock.unlock()
             if !busy { break }
             if isWithKernel { it.engine.ensureKernelReaper() }
-            _ = context.it.changes.wait(while: seen, until: .max)
+            let slept = context.it.changes.wait(while: seen, until: .max)
+            if slept == failure(EINTR) && !isStillThere { return 0 }
         }
         context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent)
         return 0

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <termios.h>
 
 #define BIG 200000
@@ -195,6 +196,38 @@ static void a_terminal_that_nobody_reads_keeps_nobody_waiting(void) {
     expect((long)event.res, BIG);
 }
 
+static pid_t child;
+
+static void fork_here(int signal) {
+    (void)signal;
+    child = fork();
+}
+
+static void *read_all_later(void *other) {
+    sleep_ms(400);
+    read_all(*(int *)other, BIG);
+    return NULL;
+}
+
+// io_destroy waits for what has begun; a handler that interrupts it may fork.
+static void a_child_forked_amid_io_destroy_returns_from_it(void) {
+    int other, terminal = raw_terminal(&other);
+    struct sigaction action = {.sa_handler = fork_here};
+    struct itimerval soon = {.it_value = {0, 100000}};
+    struct iocb write;
+    pthread_t reader;
+    io_context_t context = new_context(8);
+    io_prep_pwrite(&write, terminal, calloc(1, BIG), BIG, 0);
+    submit(context, &write);
+    start_thread(&reader, read_all_later, &other);
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    expect(io_destroy(context), 0);
+    if (child == 0) _exit(io_setup(8, &(io_context_t){NULL}) == 0 ? 0 : 1);
+    expect_clean_exit(child, 5);
+    pthread_join(reader, NULL);
+}
+
 static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
     int other, terminal = raw_terminal(&other);
     char *data = calloc(1, BIG);
@@ -216,6 +249,7 @@ int main(int argc, char **argv) {
         CASE(aio_cancel_takes_back_no_write_that_has_begun),
         CASE(a_write_that_loses_its_reader_tells_its_part_and_signals),
         LAYER_CASE(a_terminal_that_nobody_reads_keeps_nobody_waiting, 20, WAITS),
+        LAYER_CASE(a_child_forked_amid_io_destroy_returns_from_it, 20, WAITS),
         CASE(aio_write_to_a_terminal_that_nobody_reads_returns),
     };
     return RUN_CASES(argc, argv, cases);
