@@ -17,26 +17,11 @@ struct load {
     atomic_bool in_flight[DEPTH];
 };
 
-// A context that has served a buffered read, and whose program calls io_getevents.
-static io_context_t used_context(void) {
-    int fd = patterned_file("buffered", 1, 4 * BLOCK);
-    io_context_t context = new_context(DEPTH * 2);
-    char byte;
-    struct iocb request;
-    struct io_event event;
-    struct timespec none = {0, 0};
-    io_prep_pread(&request, fd, &byte, 1, 0);
-    must(run_one(context, &request), 1);
-    must(io_getevents(context, 1, 1, &event, &none), 0);
-    close(fd);
-    return context;
-}
-
 static struct load *new_load(void) {
     struct load *load = calloc(1, sizeof *load);
     close(patterned_file("file", SEED, (size_t)BLOCKS * BLOCK));
     load->fd = open_direct("file", O_RDWR);
-    load->context = used_context();
+    load->context = used_context(DEPTH * 2);
     load->buffers = aligned(DEPTH * BLOCK);
     return load;
 }
@@ -130,16 +115,8 @@ static void buffered_requests_go_on_beside_them(void) {
 static void *run_thread(void *argument) {
     struct load *shared = argument, *load = calloc(1, sizeof *load);
     load->fd = shared->fd;
-    load->context = new_context(DEPTH);
+    load->context = used_context(DEPTH);
     load->buffers = aligned(DEPTH * BLOCK);
-    struct io_event event;
-    struct timespec none = {0, 0};
-    char byte;
-    int fd = open(temp_path("buffered"), O_RDONLY);
-    struct iocb request;
-    io_prep_pread(&request, fd, &byte, 1, 0);
-    must(run_one(load->context, &request), 1);
-    must(io_getevents(load->context, 1, 1, &event, &none), 0);
     run_reads(load, by_waiting, 1, 500);
     run_reads(load, by_waiting, 8, 1000);
     must(io_destroy(load->context), 0);

@@ -398,6 +398,20 @@ long run_one(io_context_t context, struct iocb *request) {
     return (long)event.res;
 }
 
+io_context_t used_context(int events) {
+    int fd = memfd_create("used", 0);
+    io_context_t context = new_context(events);
+    struct timespec none = {0, 0};
+    struct iocb request;
+    struct io_event event;
+    char byte;
+    must(ftruncate(fd, 1), 0);
+    io_prep_pread(&request, fd, &byte, 1, 0);
+    must(run_one(context, &request), 1);
+    must(io_getevents(context, 1, 1, &event, &none), 0);
+    return context;
+}
+
 long call_io_getevents(
     io_context_t context, long min_nr, long nr, struct io_event *events, struct timespec *timeout) {
     if (on_layer())

@@ -121,6 +121,10 @@ void reap(io_context_t context, int count, struct io_event *events);
 // Submits one request and returns its event's result, or the error of io_submit.
 long run_one(io_context_t context, struct iocb *request);
 
+// A context whose ring stays ours, for its first request was a buffered one, and whose program is known to
+// call io_getevents. The file stays open: what is known of its descriptor is not for the next file.
+io_context_t used_context(int events);
+
 // libaio's wrapper peeks into the ring before it calls the kernel and crashes on some arguments
 // that the kernel answers with an errno. On the reference these go straight to the kernel.
 long call_io_getevents(

@@ -8,18 +8,6 @@
 
 #define LONG (8 << 20)
 
-// A context whose ring stays ours, for its first request was a buffered one.
-static io_context_t used_context(void) {
-    int fd = patterned_file("buffered", 1, BLOCK);
-    io_context_t context = new_context(16);
-    char byte;
-    struct iocb request;
-    io_prep_pread(&request, fd, &byte, 1, 0);
-    must(run_one(context, &request), 1);
-    // The file stays open: what is known of its descriptor is not for the next file.
-    return context;
-}
-
 static char *filled(size_t size, char value) { return memset(aligned(size), value, size); }
 
 // A file of one block, in which a long direct write of 'A' from its beginning has been submitted.
@@ -32,7 +20,7 @@ struct scene {
 
 static struct scene *new_scene(void) {
     struct scene *scene = calloc(1, sizeof *scene);
-    scene->context = used_context();
+    scene->context = used_context(16);
     scene->block = filled(BLOCK, 'B');
     scene->buffered = patterned_file("file", 1, BLOCK);
     scene->direct = open_direct("file", O_RDWR);
@@ -191,7 +179,7 @@ static struct written written_so_far(void) {
 
 // One of the descriptors has O_DSYNC: a call for both would break its promise.
 static void adjacent_writes_of_unequal_descriptors_are_two_calls(void) {
-    io_context_t context = used_context();
+    io_context_t context = used_context(16);
     close(patterned_file("file", 1, 0));
     int plain = open_direct("file", O_RDWR), durable = open_direct("file", O_RDWR | O_DSYNC);
     char *block = filled(BLOCK, 'A');
