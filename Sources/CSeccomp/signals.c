@@ -4,7 +4,8 @@
  * A SIGSYS that is blocked, ignored or not handled when the filter traps ends the process. So the
  * program's own action for it is only noted, for handler.c to call, and it is left out of every
  * mask. All else goes on to the next library unchanged. What a program does by the instruction
- * itself, or by setcontext with a mask of its own, is not seen here.
+ * itself, by setcontext with a mask of its own, or by the functions of System V and 4.2BSD (sigset,
+ * sigsetmask and the like), which the C library serves within itself, is not seen here.
  */
 #include "trap.h"
 

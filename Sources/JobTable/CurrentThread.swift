@@ -67,10 +67,11 @@ public struct CurrentThread {
     // MARK: Signals
 
     /// Blocks signals but for the C library's own two, as pthread_sigmask does: setuid() must reach every
-    /// thread. The mask before, for `restoreSignals`.
+    /// thread. And but for SIGSYS, for a program that lets its seccomp filter trap calls of ours would be
+    /// killed. The mask before, for `restoreSignals`.
     @inline(__always)
     func blockSignals() -> UInt64 {
-        var all = ~(UInt64(3) << 31)
+        var all = ~(UInt64(3) << 31 | UInt64(1) << UInt64(SIGSYS - 1))
         var before: UInt64 = 0
         withAddress(of: &all) { allAddress in
             withAddress(of: &before) {

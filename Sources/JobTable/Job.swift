@@ -173,6 +173,13 @@ extension Ref where Pointee == Job {
         return it.operation == .poll ? 0 : failure(ECANCELED)
     }
 
+    /// Whether the result of a finished job tells that it was taken back. A stream that broke off tells no
+    /// less than one that was cancelled: what it had transferred by then.
+    public var wasCancelled: Bool {
+        it.result == Int64(cancelledResult)
+            && (it.progress == 0 || it.cancelRequested.load(ordering: .acquiring))
+    }
+
     /// Acquire pairs with the transition of whoever owned the job before.
     @inline(__always)
     public var state: JobState {

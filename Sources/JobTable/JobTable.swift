@@ -9,7 +9,8 @@
 import CLibAIO
 import Synchronization
 
-/// Called by daemons, never with a lock of the paths held.
+/// Called by whoever finishes a job: a daemon, a submitter that had to do it itself, a thread of the program
+/// that takes the kernel's events. Never with a lock of the paths held.
 public typealias CompletionHook = @convention(c) (UInt) -> Void
 
 /// How the table tells a face that one of its jobs is done.
@@ -189,7 +190,9 @@ extension Ref where Pointee == JobTable {
     /// nothing that was accepted as a write may be lost. Reads go with the process.
     public func awaitWrites() {
         for _ in 0..<30_000 {
-            if it.jobsInUse == 0 || !hasWrites() { return }
+            // In a child that a handler forked meanwhile, nothing of it is there.
+            let isStillThere = ProcessRoot.current?.it.jobTable.load(ordering: .relaxed) == address
+            if !isStillThere || it.jobsInUse == 0 || !hasWrites() { return }
             System.sleep(nanoseconds: 1_000_000)
         }
     }

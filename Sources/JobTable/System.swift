@@ -59,6 +59,14 @@ public enum System {
         systemCall(Int32(SYS_fcntl), Int(descriptor), Int(F_GETFL))
     }
 
+    /// The same for a file that can be read or written: -EBADF for a closed descriptor, and for one opened
+    /// with O_PATH, which the kernel's AIO does not see either (fs/file.c, fget).
+    @inline(__always)
+    public static func openFlags(_ descriptor: Int32) -> Int {
+        let flags = fileFlags(descriptor)
+        return flags < 0 || flags & Int(IOCTX_O_PATH) != 0 ? failure(EBADF) : flags
+    }
+
     /// fstat(2).
     @inline(__always)
     public static func status(of descriptor: Int32, into status: inout stat) -> Int {
@@ -183,6 +191,16 @@ public enum System {
     }
 }
 
+extension timespec {
+    /// A moment or a time on a clock of nanoseconds; one of more than a hundred years becomes that.
+    public init(nanoseconds: UInt64) {
+        let bounded = Swift.min(nanoseconds, 1 << 62)
+        self.init(
+            tv_sec: Int(truncatingIfNeeded: bounded / 1_000_000_000),
+            tv_nsec: Int(truncatingIfNeeded: bounded % 1_000_000_000))
+    }
+}
+
 // MARK: - Futex
 
 extension Atomic<UInt32> {
@@ -193,10 +211,7 @@ extension Atomic<UInt32> {
     /// installed with SA_RESTART, where io_getevents answers EINTR (futex(2), signal(7)).
     @inline(__always)
     public borrowing func wait(while expected: UInt32, until deadlineNs: UInt64) -> Int {
-        let bounded = Swift.min(deadlineNs, 1 << 62)
-        var deadline = timespec(
-            tv_sec: Int(truncatingIfNeeded: bounded / 1_000_000_000),
-            tv_nsec: Int(truncatingIfNeeded: bounded % 1_000_000_000))
+        var deadline = timespec(nanoseconds: deadlineNs)
         return unsafe withUnsafePointer(to: self) { word in
             withAddress(of: &deadline) {
                 systemCall(

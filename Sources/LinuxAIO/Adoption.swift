@@ -136,21 +136,26 @@ extension Ref where Pointee == LinuxFace {
     func submitAdopted(
         _ context: ContextRef, _ address: UInt, count: Int, _ pointers: UInt
     ) -> Int {
-        if it.engine.mayHaveDeferred { awaitDeferred(count, pointers) }
-        let accepted = KernelAIO.submit(address, count, pointers)
+        var most = count
+        if it.engine.mayHaveDeferred && count > 0 {
+            most = awaitDeferred(min(count, Int(context.it.ring.nr)), pointers)
+            if most == 0 { return failure(EAGAIN) }
+        }
+        let accepted = KernelAIO.submit(address, most, pointers)
         if accepted > 0 { context.it.counts.adopted.add(UInt64(accepted)) }
         return accepted
     }
 
-    /// What is deferred on another context must not be overtaken: see KernelOrder.swift.
-    private func awaitDeferred(_ count: Int, _ pointers: UInt) {
-        for index in 0..<max(count, 0) {
+    /// What is deferred on another context must not be overtaken: see KernelOrder.swift. How many of the
+    /// requests may be submitted: all of them, or those before the one that may not wait.
+    private func awaitDeferred(_ count: Int, _ pointers: UInt) -> Int {
+        for index in 0..<count {
             var address: UInt = 0
             var iocb = iocb()
             if !it.memory.read(at: pointers &+ UInt(bitPattern: index &* 8), into: &address)
                 || !it.memory.read(at: address, into: &iocb)
             {
-                return
+                return count
             }
             let opcode = Int(iocb.aio_lio_opcode)
             if opcode == Int(IOCB_CMD_POLL) { continue }
@@ -162,8 +167,9 @@ extension Ref where Pointee == LinuxFace {
             request.rwFlags = iocb.aio_rw_flags
             // As far as anybody knows without reading the vectors; an fsync is for all bytes.
             request.length = isOneBuffer ? Int(truncatingIfNeeded: iocb.aio_nbytes) : Int.max / 2
-            it.engine.awaitDeferred(before: request)
+            if !it.engine.awaitDeferred(before: request) { return index }
         }
+        return count
     }
 
     /// Reaps in user space what is there, and in the kernel otherwise.

@@ -72,6 +72,10 @@ struct Context: ~Copyable {
     let changes: Atomic<UInt32>
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
+    /// For so many submissions a program is expected to do again what it did once. One that has changed
+    /// its ways is slower for as long.
+    static let expectation: UInt32 = 64
+
     /// How many more submissions may leave it to the next io_getevents to wake the daemon and to start
     /// the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt32>
@@ -266,7 +270,7 @@ extension Ref where Pointee == Context {
                 data: job.it.userData, obj: job.it.userObject, res: job.it.result, res2: 0))
         // Before the tail: who has reaped everything finds everything counted.
         it.counts.finished.addLocked()
-        if job.it.result == Int64(job.cancelledResult) { it.counts.cancelled.addLocked() }
+        if job.wasCancelled { it.counts.cancelled.addLocked() }
         it.ring.advanceTail(by: 1)
         it.inFlight &-= 1
         it.unannounced.add(1, ordering: .sequentiallyConsistent)
@@ -289,11 +293,13 @@ extension Ref where Pointee == Context {
     // MARK: Sleepers
 
     /// io_getevents sleeps for deferred reads: the next submissions may count on it.
-    func expectReaping() { it.reapsExpected.store(64, ordering: .relaxed) }
+    func expectReaping() {
+        it.reapsExpected.store(Context.expectation, ordering: .relaxed)
+    }
 
     /// io_getevents was called, and had to look further than into the ring.
     @inline(__always)
-    func expectCalls() { it.callsExpected.store(64, ordering: .relaxed) }
+    func expectCalls() { it.callsExpected.store(Context.expectation, ordering: .relaxed) }
 
     var isCallExpected: Bool { it.callsExpected.load(ordering: .relaxed) > 0 }
 
@@ -329,8 +335,9 @@ extension Ref where Pointee == Context {
     @inline(never)
     private func wakeSatisfied() {
         it.lock.lock()
-        // Whoever has just published holds the record no longer: it may be free, and its ring unmapped.
-        if it.address.load(ordering: .relaxed) == 0 { return it.lock.unlock() }
+        // Whoever has just published holds the record no longer: it may be free, and its ring unmapped, or
+        // another context's. Acquire pairs with the release in make().
+        if it.address.load(ordering: .acquiring) == 0 { return it.lock.unlock() }
         let available = it.ring.available
         // Who sleeps for events of our ring must look for them in the kernel's when that has become it.
         let isDone = isDying || isAdopted

@@ -327,9 +327,7 @@ extension Ref where Pointee == LinuxFace {
     private func ppoll(_ reaping: Reaping, entry: Int, count: Int, sliceNs: UInt64) -> Int {
         let now = System.monotonicNs()
         let left = reaping.deadlineNs > now ? reaping.deadlineNs &- now : 0
-        let waitNs = min(left, sliceNs, 1 << 62)
-        var time = timespec(
-            tv_sec: Int(waitNs / 1_000_000_000), tv_nsec: Int(waitNs % 1_000_000_000))
+        var time = timespec(nanoseconds: min(left, sliceNs))
         let result = withAddress(of: &time) {
             systemCall(
                 Int32(SYS_ppoll), entry, count, $0, Int(bitPattern: reaping.sigmask), 8)

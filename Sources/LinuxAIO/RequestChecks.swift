@@ -56,7 +56,7 @@ extension Ref where Pointee == LinuxFace {
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 { request.resfd = iocb.aio_resfd }
         if iocb.aio_key != 0 || it.memory.isStrict {
             // The kernel finds the file before it stores the key.
-            if !isOpen(iocb.aio_fildes) { return .refused(failure(EBADF)) }
+            if System.openFlags(iocb.aio_fildes) < 0 { return .refused(failure(EBADF)) }
             if !storeKey(iocb, address) { return .refused(failure(EFAULT)) }
         }
         return it.engine.start(&request, &batch)
@@ -103,7 +103,7 @@ extension Ref where Pointee == LinuxFace {
     /// -EBADF comes before everything that is wrong with the request's own fields.
     @inline(never)
     private func refuseInvalid(_ iocb: iocb, _ address: UInt) -> Outcome {
-        if !isOpen(iocb.aio_fildes) { return .refused(failure(EBADF)) }
+        if System.openFlags(iocb.aio_fildes) < 0 { return .refused(failure(EBADF)) }
         return .refused(storeKey(iocb, address) ? failure(EINVAL) : failure(EFAULT))
     }
 
@@ -115,16 +115,12 @@ extension Ref where Pointee == LinuxFace {
         return it.memory.write(UInt32(0), at: address &+ UInt(IOCTX_AIO_KEY_OFFSET))
     }
 
-    private func isOpen(_ descriptor: Int32) -> Bool {
-        let flags = System.fileFlags(descriptor)
-        return flags >= 0 && flags & Int(IOCTX_O_PATH) == 0
-    }
-
     @inline(never)
     func checkEventfd(_ iocb: iocb, _ gathered: inout Gathered) -> Int {
         if iocb.aio_resfd >= 0 && maySignal(iocb.aio_resfd, &gathered) { return 0 }
         // The kernel finds the file first.
-        return isOpen(iocb.aio_fildes) ? it.engine.checkEventfd(iocb.aio_resfd) : failure(EBADF)
+        return System.openFlags(iocb.aio_fildes) < 0
+            ? failure(EBADF) : it.engine.checkEventfd(iocb.aio_resfd)
     }
 
     // MARK: Buffers

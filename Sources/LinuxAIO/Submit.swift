@@ -225,10 +225,11 @@ extension Ref where Pointee == LinuxFace {
             job.it.userData = iocb.aio_data
             gathered.context.enqueue(
                 job, in: it.table, isForKernel: it.engine.isForKernel(job))
-            if batch.isFull { it.engine.handOver(&batch) }
         case .refused(let result):
             return result
         }
+        // Whatever became of it: a job that could not be completed may carry a file to the daemon.
+        if batch.isFull { it.engine.handOver(&batch) }
         return 0
     }
 

@@ -12,11 +12,21 @@
 import CLibAIO
 import JobTable
 
+/// How much a caller of io_getevents starts, several microseconds for each.
+enum EarlyStart {
+    /// Whoever sleeps next has the time.
+    case beforeSleep
+    /// Whoever has found events gets them a little later.
+    case inPassing
+
+    var countMax: Int { self == .beforeSleep ? 32 : 8 }
+    var bytesMax: Int { self == .beforeSleep ? 1 << 20 : 64 << 10 }
+}
+
 extension Ref where Pointee == Station {
-    /// Starts the disk for the first so many reads in the queue and so many bytes, and with `mustWake`
-    /// wakes the daemon.
+    /// Starts the disk for the first reads in the queue, and with `mustWake` wakes the daemon.
     @inline(never)
-    func startReads(count most: Int, bytes bytesMost: Int, mustWake: Bool) {
+    func startReads(_ amount: EarlyStart, mustWake: Bool) {
         if System.isFiltered {
             if mustWake { ringDoorbell() }
             return
@@ -28,12 +38,12 @@ extension Ref where Pointee == Station {
             it.queue.forEach(it.table) { job in
                 if !job.it.mustStartDisk { return true }
                 bytes &+= job.it.length
-                if bytes > bytesMost { return false }
+                if bytes > amount.bytesMax { return false }
                 job.it.mustStartDisk = false
                 reads[count] = ColdRead(
                     descriptor: job.it.descriptor, offset: job.it.offset, length: job.it.length)
                 count &+= 1
-                return count < min(most, reads.count)
+                return count < min(amount.countMax, reads.count)
             }
         }
         // The daemon takes longer to wake than the disk to start.

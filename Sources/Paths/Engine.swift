@@ -13,7 +13,8 @@ public enum Engine: UInt8, Sendable {
     case uring
     /// A bounded pool of daemons that call preadv, pwritev and fsync.
     case threads
-    /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel.
+    /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel. No variable
+    /// asks for it; it is what `survey` may find.
     case inline
     /// Every call answers -ENOSYS.
     case off
@@ -89,7 +90,7 @@ public struct EngineRecord: ~Copyable {
     let writesAreAsync: Bool
     let table: Ref<JobTable>  // constant
     /// Deferred reads, for what must come after them.
-    public var gate: OrderGate
+    public var reads: OrderGate
     /// Deferred requests on streams, and writes that are one at a time.
     public let streams: StreamGate
     var syncs: SyncGate
@@ -127,7 +128,7 @@ public struct EngineRecord: ~Copyable {
         writesAreAsync = Engine.writesAreAsyncInEnvironment()
         self.table = table
         self.hints = hints
-        gate = OrderGate()
+        reads = OrderGate()
         syncs = SyncGate()
     }
 

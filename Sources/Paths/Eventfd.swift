@@ -14,7 +14,7 @@ public enum Eventfd {
     public static func check(_ descriptor: Int32) -> Int {
         var status = stat()
         let result = System.status(of: descriptor, into: &status)
-        if result < 0 || isPathOnly(descriptor) { return failure(EBADF) }
+        if result < 0 || System.openFlags(descriptor) < 0 { return failure(EBADF) }
         if !isAnonymous(status) { return failure(EINVAL) }
         switch AnonymousFile.name(of: descriptor) {
         case .eventfd: return 0
@@ -58,11 +58,6 @@ public enum Eventfd {
 
     private static func isAnonymous(_ status: stat) -> Bool {
         FileType.of(status) == FileType.anonymous
-    }
-
-    private static func isPathOnly(_ descriptor: Int32) -> Bool {
-        let flags = System.fileFlags(descriptor)
-        return flags < 0 || flags & Int(IOCTX_O_PATH) != 0
     }
 
     /// Without /proc: an eventfd refuses to be read into less than eight bytes, before anything

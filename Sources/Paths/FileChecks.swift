@@ -6,31 +6,26 @@ import JobTable
 import Synchronization
 
 enum FileChecks {
-    /// The RWF_* flags (preadv2(2)) by what is done about them here.
-    private static let nowait: Int32 = 0x08
-    private static let appendAndNoAppend: Int32 = 0x30
-    private static let atomic: Int32 = 0x40
-    private static let dontCache: Int32 = 0x80
-    /// Flags that every kernel knows that the layer runs on.
-    private static let known: Int32 = 0xff
+    private static let nowait = Int32(IOCTX_RWF_NOWAIT)
+    private static let atomic = Int32(IOCTX_RWF_ATOMIC)
+    private static let dontCache = Int32(IOCTX_RWF_DONTCACHE)
+    private static let appendAndNoAppend =
+        Int32(IOCTX_RWF_APPEND) | Int32(IOCTX_RWF_NOAPPEND)
+    /// Flags that every kernel knows that the layer runs on, and two that it takes for few files: these are
+    /// asked about.
+    private static let known =
+        Int32(IOCTX_RWF_HIPRI) | Int32(IOCTX_RWF_DSYNC) | Int32(IOCTX_RWF_SYNC) | nowait
+        | atomic | dontCache
 
-    /// Flags above `known` of which the running kernel was asked: those that it takes, and those
-    /// that it does not.
+    /// All other flags of which the running kernel was asked: those that it takes, and those that it does
+    /// not.
     private static let taken = Atomic<Int32>(0)
     private static let untaken = Atomic<Int32>(0)
 
-    /// What the running kernel has answered to RWF_NOAPPEND (Linux 6.9): nothing was asked, yes, no.
-    private static let noAppend = Atomic<UInt8>(0)
-
     /// The flag with which a write goes to its offset although O_APPEND is set for its description after
-    /// its submission; 0 on kernels without it.
+    /// its submission; 0 on kernels without it (before Linux 6.9).
     static var keepsOffset: Int32 {
-        if noAppend.load(ordering: .relaxed) == 0,
-            let isTaken = readsZero(with: Int32(IOCTX_RWF_NOAPPEND))
-        {
-            noAppend.store(isTaken ? 1 : 2, ordering: .relaxed)
-        }
-        return noAppend.load(ordering: .relaxed) == 1 ? Int32(IOCTX_RWF_NOAPPEND) : 0
+        kernelTakes(Int32(IOCTX_RWF_NOAPPEND)) ? Int32(IOCTX_RWF_NOAPPEND) : 0
     }
 
     /// The errno with which io_submit refuses a read or write, or 0.
@@ -134,7 +129,7 @@ enum FileChecks {
     private static func kernelTakes(_ flags: Int32) -> Bool {
         if flags & untaken.load(ordering: .relaxed) != 0 { return false }
         if flags & ~taken.load(ordering: .relaxed) == 0 { return true }
-        for bit in 8..<Int32(32) where flags >> bit & 1 != 0 {
+        for bit in 0..<Int32(32) where flags >> bit & 1 != 0 {
             guard let isTaken = readsZero(with: 1 << bit) else { return false }
             if isTaken {
                 taken.bitwiseOr(1 << bit, ordering: .relaxed)

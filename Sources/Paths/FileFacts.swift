@@ -46,11 +46,10 @@ struct FileFacts {
     /// Two descriptions of such a file with equal flags do the same I/O.
     var isShareable: Bool { isRegular || isBlock || isPipe || isSocket }
 
-    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH, which the
-    /// kernel's AIO does not see either.
+    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH.
     static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
-        facts.flags = System.fileFlags(descriptor)
-        if facts.flags < 0 || facts.flags & Int(IOCTX_O_PATH) != 0 { return failure(EBADF) }
+        facts.flags = System.openFlags(descriptor)
+        if facts.flags < 0 { return facts.flags }
         let result =
             facts.isWritable
             ? System.statusWithoutTimes(of: descriptor, into: &facts.status)

@@ -34,7 +34,7 @@ extension Ref where Pointee == Station {
         if job.it.isStream || job.it.isExclusive {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
         } else if job.it.face == .linux {
-            it.engine.it.gate.leave(it.table, job)
+            it.engine.it.reads.leave(it.table, job)
         }
         dropHeld(job.it.heldFile)
         job.it.heldFile = Job.none
@@ -101,7 +101,11 @@ extension Ref where Pointee == Station {
     /// The signal that the kernel would have sent to the thread that submitted the write. In the
     /// submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
-        if job.it.operation != .write || CurrentThread().station == 0 { return }
+        if job.it.operation != .write || job.it.rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0
+            || CurrentThread().station == 0
+        {
+            return
+        }
         let process = systemCall(Int32(SYS_getpid))
         if systemCall(Int32(SYS_tgkill), process, Int(job.it.submitter), Int(SIGPIPE)) < 0 {
             _ = systemCall(Int32(SYS_kill), process, Int(SIGPIPE))

@@ -83,7 +83,7 @@ extension Ref where Pointee == EngineRecord {
             batch.isExclusive = false
         }
         if job.it.isBuffered && job.it.operation == .read {
-            if request.face == .linux { it.gate.enter(it.table, job) }
+            if request.face == .linux { it.reads.enter(it.table, job) }
             // A read that answered "not now" has started the disk; only the copy is left.
             job.it.mustStartDisk = request.attempted == nil
             if request.resfd >= 0 { batch.isUrgent = true }
@@ -111,13 +111,13 @@ extension Ref where Pointee == EngineRecord {
 
     /// The same, and starts the disk for some of them: for who sleeps in io_getevents.
     public func nudgeAndStartReads() {
-        stationInArrears?.startReads(count: 32, bytes: 1 << 20, mustWake: true)
+        stationInArrears?.startReads(.beforeSleep, mustWake: true)
     }
 
     /// Starts the disk for a few of them: for who has found events in io_getevents and goes on.
     @inline(__always)
     public func startReads() {
-        stationInArrears?.startReads(count: 8, bytes: 64 << 10, mustWake: false)
+        stationInArrears?.startReads(.inPassing, mustWake: false)
     }
 
     /// The station of a daemon on io_uring that has yet to look at its queue.

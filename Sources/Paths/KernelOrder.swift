@@ -15,12 +15,13 @@
 //   - Before anybody waits, his own batch is handed over and the daemon nudged: else he might wait
 //     for what nobody has begun.
 //   - Who waits has signals blocked until the end of its call: the kernel's io_submit is not interrupted
-//     in such a wait, and a child that a handler forked there could not go on.
+//     in such a wait, and a child that a handler forked there could not go on. (Not who must do a request
+//     on a stream itself, for want of a daemon: that may take for ever.)
 //   - A call in a signal handler that interrupted one of ours never waits: what it would wait for
 //     may be waiting for the interrupted thread. It is refused with EAGAIN.
 //   - With nothing deferred, which is the usual case, the price is a look at a counter.
-//   - The reads of POSIX AIO are in no gate, and its writes wait for none: it promises no order but
-//     that of appends and of fsync, which the sync gate keeps.
+//   - The reads of POSIX AIO are in none of these two gates, and its writes wait for none of them: it
+//     promises no order but that of appends and of fsync, which the sync gate keeps.
 
 import CLibAIO
 public import JobTable
@@ -34,17 +35,17 @@ extension Ref where Pointee == EngineRecord {
     /// True when a request might have to wait for deferred ones of another context.
     @inline(__always)
     public var mayHaveDeferred: Bool {
-        it.gate.count.load(ordering: .acquiring) != 0 || mayHaveDeferredWrites
+        it.reads.count.load(ordering: .acquiring) != 0 || mayHaveDeferredWrites
     }
 
     /// False when a signal handler would have to wait for what it interrupted.
     func awaitReads(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
-        if it.gate.count.load(ordering: .acquiring) == 0 || request.face == .posix { return true }
+        if it.reads.count.load(ordering: .acquiring) == 0 || request.face == .posix { return true }
         let range = range(of: request, facts)
         return waiting(&batch) {
-            it.gate.awaitReads(
+            it.reads.awaitReads(
                 it.table, device: facts.device, inode: facts.inode, start: range.start,
                 end: range.end, mayWait: $0)
         }
@@ -91,20 +92,15 @@ extension Ref where Pointee == EngineRecord {
         return wait(!CurrentThread().isNested)
     }
 
-    /// The same for a request of a context that the kernel serves.
-    public func awaitDeferred(before request: Request) {
+    /// Waits for all that a request of a context which the kernel serves would overtake. False when a
+    /// signal handler would have to wait for what it interrupted.
+    public func awaitDeferred(before request: Request) -> Bool {
         var facts = FileFacts()
-        if FileFacts.of(request.descriptor, &facts) < 0 { return }
-        let range = range(of: request, facts)
+        if FileFacts.of(request.descriptor, &facts) < 0 { return true }
         var batch = Batch()
-        if request.operation == .write {
-            _ = waiting(&batch) {
-                it.gate.awaitReads(
-                    it.table, device: facts.device, inode: facts.inode, start: range.start,
-                    end: range.end, mayWait: $0)
-            }
-        }
-        _ = waiting(&batch) {
+        if request.operation == .write && !awaitReads(request, &batch, facts) { return false }
+        let range = range(of: request, facts)
+        return waiting(&batch) {
             it.streams.awaitWrites(
                 it.table, device: facts.device, inode: facts.inode, start: range.start,
                 end: range.end, mayWait: $0)

@@ -87,8 +87,7 @@ public struct KernelWatch {
     public func sleep(until deadlineNs: UInt64) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
-        var timeout = timespec(
-            tv_sec: 0, tv_nsec: Int(min(deadlineNs &- now, KernelWatch.longestNs)))
+        var timeout = timespec(nanoseconds: min(deadlineNs &- now, KernelWatch.longestNs))
         // fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken,
         // it would be lost with a handler that does not return.
         let result = withAddress(of: &timeout) {
@@ -99,7 +98,12 @@ public struct KernelWatch {
     }
 
     /// Ends it, publishes what there is, and returns how much that was.
-    public func end() -> Int { station.take(from: claim, leaving: next) }
+    public func end() -> Int {
+        // A handler that interrupted it may have taken the events, and the daemon may have left since.
+        guard station.retain() else { return 0 }
+        defer { station.release() }
+        return station.take(from: claim, leaving: next)
+    }
 }
 
 extension Ref where Pointee == EngineRecord {

@@ -38,8 +38,6 @@ struct NativeDaemon: ~Copyable {
 
     /// Names no job: the event that wakes a watcher.
     static let interruptName = UInt64.max
-    static let eventsPerCall = 64
-    static let requestsPerCall = 32
 
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
@@ -134,7 +132,7 @@ extension Ref where Pointee == Station {
         var next: JobRef? = first
         while next != nil {
             var count = 0
-            while let job = next, count < NativeDaemon.requestsPerCall {
+            while let job = next, count < iocbs.count {
                 next = it.table.successor(of: job)
                 if job.transition(from: .queued, to: .running) {
                     iocbs[count] = description(of: job)
@@ -219,19 +217,19 @@ extension Ref where Pointee == Station {
     /// Takes events and publishes their jobs; how many, or a negated errno. By whoever may: see
     /// KernelReaper.
     func takeEvents(atLeast least: Int, withinMs: Int) -> Int {
-        var timeout = timespec(tv_sec: withinMs / 1000, tv_nsec: withinMs % 1000 * 1_000_000)
+        var timeout = timespec(nanoseconds: UInt64(withinMs) &* 1_000_000)
         var events = InlineArray<64, io_event>(repeating: io_event())
+        let eventsMax = events.count
         let count = withAddress(of: &events) { eventsAddress in
             if least == 0 {
                 // Whoever may take events is alone in moving the head.
                 return it.native.ring.takeFromKernel(
-                    into: UInt(bitPattern: eventsAddress), count: NativeDaemon.eventsPerCall,
-                    minimum: 0)
+                    into: UInt(bitPattern: eventsAddress), count: eventsMax, minimum: 0)
             }
             return withAddress(of: &timeout) {
                 KernelAIO.getEvents(
-                    it.native.context, least, NativeDaemon.eventsPerCall,
-                    UInt(bitPattern: eventsAddress), timeout: UInt(bitPattern: $0), sigmask: 0)
+                    it.native.context, least, eventsMax, UInt(bitPattern: eventsAddress),
+                    timeout: UInt(bitPattern: $0), sigmask: 0)
             }
         }
         for index in 0..<max(count, 0) {

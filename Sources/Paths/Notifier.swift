@@ -33,8 +33,8 @@ public struct Notifier {
         guard made >= 0, let carrier = engine.notifyJob(request, &batch),
             let signalJob = engine.it.table.allocate()
         else {
-            if made >= 0 { System.close(descriptor) }
             engine.handOver(&batch)
+            if made >= 0 { System.close(descriptor) }
             return nil
         }
         guard let releaseJob = engine.it.table.allocate() else {

@@ -84,7 +84,9 @@ extension Ref where Pointee == Station {
     }
 
     /// Too many files of this user in flight, or a full buffer: the manager empties both channels,
-    /// for which it needs the lock that `attempt` takes.
+    /// for which it needs the lock that `attempt` takes. For 0.1 s, after which the submitter does the
+    /// requests itself; the first 2 ms, in which a manager that is awake has come to it, without a pause
+    /// that would be felt.
     private func retryWhileBehind(_ attempt: () -> Int) -> Int {
         var result = 0
         for round in 0..<300 {
@@ -134,7 +136,9 @@ extension Ref where Pointee == Station {
         _ index: UInt32, _ message: inout RightsMessage, _ files: inout Int,
         _ channel: borrowing FileChannel
     ) {
-        if index == Job.none || it.files[index].it.isReady { return }
+        if index == Job.none || it.files[index].it.isReady || files == message.files.count {
+            return
+        }
         let capacity = it.files.capacity
         for position in 0..<UInt32(files)
         where channel.slot(position &+ 1, capacity: capacity).it == index {
@@ -155,7 +159,7 @@ extension Ref where Pointee == Station {
             station == 0 || Ref<Station>(address: station)?.it.kind == .native
         if station == address {
             ringManager()
-        } else if isInProgramsTable && isGate(it.pool.sender) {
+        } else if isInProgramsTable && isWayIn(it.pool.sender) {
             var message = RightsMessage()
             _ = sendMessage(&message, 0, to: &it.pool.forManager)
         }

@@ -23,7 +23,7 @@ extension Ref where Pointee == Station {
                 return failure(ENOMEM)
             }
         }
-        if isGate(it.pool.sender) {
+        if isWayIn(it.pool.sender) {
             // Still connected to the manager before this one, it would refuse the next.
             var nobody = sockaddr_un()
             return connect(it.pool.sender, &nobody, UInt32(MemoryLayout<sa_family_t>.size))
@@ -31,12 +31,12 @@ extension Ref where Pointee == Station {
         let made = bindSocket(&it.pool.senderName, &it.pool.senderNameBytes)
         if made < 0 { return made }
         it.pool.sender = System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))
-        rememberGate(it.pool.sender)
+        rememberWayIn(it.pool.sender)
         return 0
     }
 
     func closeSender() {
-        if isGate(it.pool.sender) { System.close(it.pool.sender) }
+        if isWayIn(it.pool.sender) { System.close(it.pool.sender) }
         it.pool.sender = -1
     }
 

@@ -1,60 +1,7 @@
-// Finding out what this machine allows, without hurting the process that asks.
+// What a seccomp filter allows, found out without hurting the process that asks: in a child.
 
 import CLibAIO
 import JobTable
-
-/// Why an engine cannot serve.
-public enum Obstacle: UInt8, Sendable {
-    case none
-    case notPermitted
-    case notImplemented
-    case killedBySeccomp
-    case kernelTooOld
-    case descriptorLimit
-    case noMemory
-    case other
-
-    init(_ result: Int) {
-        switch result {
-        case 0...: self = .none
-        case failure(EPERM), failure(EACCES): self = .notPermitted
-        case failure(ENOSYS): self = .notImplemented
-        case failure(EINVAL), failure(EOPNOTSUPP): self = .kernelTooOld
-        case failure(EMFILE), failure(ENFILE): self = .descriptorLimit
-        case failure(ENOMEM): self = .noMemory
-        default: self = .other
-        }
-    }
-}
-
-/// What automatic choice would find in this process.
-public struct EngineSurvey: Sendable {
-    /// Why the engine on io_uring, and that on threads, cannot serve.
-    public let uring: Obstacle
-    public let threads: Obstacle
-    /// The errno behind an obstacle, not negated; 0 for none.
-    public let uringErrno: Int32
-    public let threadsErrno: Int32
-    /// What `auto` comes to.
-    public let chosen: Engine
-}
-
-extension Engine {
-    /// Tries each engine's system calls in a child process, so that a seccomp filter that kills
-    /// kills the child.
-    public static func survey() -> EngineSurvey {
-        let uring = SandboxProbe.runInChild { SandboxProbe.tryUring() }
-        let threads = SandboxProbe.runInChild { SandboxProbe.tryPrivateTable() }
-        let uringObstacle = uring == SandboxProbe.killed ? .killedBySeccomp : Obstacle(uring)
-        let threadsObstacle = threads == SandboxProbe.killed ? .killedBySeccomp : Obstacle(threads)
-        return EngineSurvey(
-            uring: uringObstacle, threads: threadsObstacle,
-            uringErrno: uring < 0 && uring != SandboxProbe.killed ? Int32(-uring) : 0,
-            threadsErrno: threads < 0 && threads != SandboxProbe.killed ? Int32(-threads) : 0,
-            chosen: uringObstacle == .none
-                ? .uring : (threadsObstacle == .none ? .threads : .inline))
-    }
-}
 
 enum SandboxProbe {
     /// Not an errno: the child was killed.
@@ -80,6 +27,8 @@ enum SandboxProbe {
         return systemCall(Int32(SYS_kcmp), thread, thread, 0, 0, 0)
     }
 
+    /// What `body` comes to in a child, or `killed`. There SIGSYS is blocked, as in daemons: a filter that
+    /// traps kills, whatever handler the program has.
     static func runInChild(_ body: @convention(c) () -> Int) -> Int {
         let page = systemCall(
             Int32(SYS_mmap), 0, Memory.pageBytes, Int(PROT_READ | PROT_WRITE),
@@ -93,6 +42,10 @@ enum SandboxProbe {
         let status = unsafe ioctx_run_in_child(
             { argument in
                 guard let probe = Ref<Probe>(address: UInt(bitPattern: argument)) else { return }
+                var trap = UInt64(1) << UInt64(SIGSYS - 1)
+                _ = withAddress(of: &trap) {
+                    systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_BLOCK), $0, 0, 8)
+                }
                 if let body = probe.it.body { probe.it.result = body() }
             }, UnsafeMutableRawPointer(probe.pointer))
         // Whoever else may have waited for the child, its answer is in the shared page, or it is

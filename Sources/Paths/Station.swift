@@ -38,7 +38,8 @@ struct Station: ~Copyable {
     let isLost = Atomic<Bool>(false)
     /// 1 while some job of the table may have an unseen cancellation request.
     let cancellations = Atomic<UInt32>(0)
-    /// Of a pool, jobs taken from `queue` and not yet announced; of the kernel's AIO, those that it has.
+    /// What keeps the station from leaving, beside its queue. Of a pool, the jobs that are with the workers or
+    /// under way, and a worker that is just leaving; of the kernel's AIO, the jobs that it has.
     let running = Atomic<UInt32>(0)
     var queue = RunQueue()
     var files: HeldFiles
@@ -50,9 +51,9 @@ struct Station: ~Copyable {
     /// at the queue when it does.
     let readsRunning = Atomic<UInt32>(0)
 
-    /// Device and inode of the descriptor in the program's table that leads here.
-    var gateDevice: UInt64 = 0
-    var gateInode: UInt64 = 0
+    /// Device and inode of the way in: the descriptor in the program's table that leads here.
+    var wayInDevice: UInt64 = 0
+    var wayInInode: UInt64 = 0
 
     var uring = UringDaemon()
     var pool = PoolDaemons()
@@ -68,7 +69,9 @@ struct Station: ~Copyable {
     static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
         // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE.
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
-        let room = kind == .pool ? open - 24 : open
+        // A pool has seven of its own in its table: /dev/null three times, two receivers, the epoll set, the
+        // bell; some more are to spare.
+        let room = kind == .pool ? open &- 24 : open
         let capacity = UInt32(clamping: min(max(room, 4), 4096))
         guard let files = HeldFiles(capacity: capacity),
             let station = Memory.record(Station.self)
@@ -100,20 +103,20 @@ extension Ref where Pointee == Station {
     /// do not know, and the number may be a stranger's by now.
     func isReachable() -> Bool {
         it.kind == .native
-            || isGate(it.kind == .uring ? it.uring.parking.descriptor : it.pool.sender)
+            || isWayIn(it.kind == .uring ? it.uring.parking.descriptor : it.pool.sender)
     }
 
-    func isGate(_ descriptor: Int32) -> Bool {
+    func isWayIn(_ descriptor: Int32) -> Bool {
         var status = stat()
         return descriptor >= 0 && System.status(of: descriptor, into: &status) == 0
-            && UInt64(status.st_dev) == it.gateDevice && UInt64(status.st_ino) == it.gateInode
+            && UInt64(status.st_dev) == it.wayInDevice && UInt64(status.st_ino) == it.wayInInode
     }
 
-    func rememberGate(_ descriptor: Int32) {
+    func rememberWayIn(_ descriptor: Int32) {
         var status = stat()
         _ = System.status(of: descriptor, into: &status)
-        it.gateDevice = UInt64(status.st_dev)
-        it.gateInode = UInt64(status.st_ino)
+        it.wayInDevice = UInt64(status.st_dev)
+        it.wayInInode = UInt64(status.st_ino)
     }
 
     /// Makes the daemon look at its queue and at cancellations.

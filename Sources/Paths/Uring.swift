@@ -202,9 +202,7 @@ struct Ring: ~Copyable {
                 Int32(IOCTX_SYS_io_uring_enter), Int(handle), Int(pending), Int(minComplete),
                 flags, 0, 0)
         } else {
-            var time = timespec(
-                tv_sec: Int(truncatingIfNeeded: timeoutNs / 1_000_000_000),
-                tv_nsec: Int(truncatingIfNeeded: timeoutNs % 1_000_000_000))
+            var time = timespec(nanoseconds: timeoutNs)
             flags |= Int(URING_ENTER_EXT_ARG)
             let submitted = pending
             result = withAddress(of: &time) { timeAddress in

@@ -49,6 +49,9 @@ struct UringDaemon: ~Copyable {
     /// than a read from the cache, and as a rule io_getevents comes soon and does it.
     static let looks: UInt32 = 64
     static let lookIntervalNs: UInt64 = 1_000_000
+    /// Submitters that find more than this in the queue no longer count on the end of a running read: the
+    /// daemon takes all of them then, which is as long for the last as one wake-up.
+    static let queuedMax: UInt32 = 8
 
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let station = Ref<Station>(address: UInt(bitPattern: argument)) else { return nil }
@@ -80,14 +83,14 @@ extension Ref where Pointee == Station {
         let isLooking = it.uring.isLooking.load(ordering: .sequentiallyConsistent)
         let looksSoon =
             it.readsRunning.load(ordering: .relaxed) > 0
-            && it.queue.count.load(ordering: .relaxed) < 8
+            && it.queue.count.load(ordering: .relaxed) < UringDaemon.queuedMax
         if batch.isUrgent || !isLooking || mustWake(looksSoon) { ringDoorbell() }
     }
 
     // MARK: Start and end
 
     fileprivate func openRings() -> Int {
-        let reusable = it.uring.parking.exists && isGate(it.uring.parking.descriptor)
+        let reusable = it.uring.parking.exists && isWayIn(it.uring.parking.descriptor)
         if !reusable {
             it.uring.parking.unmap()
             let result = it.uring.parking.open(
@@ -105,7 +108,7 @@ extension Ref where Pointee == Station {
                 it.uring.parking.close()
                 return slots
             }
-            rememberGate(it.uring.parking.descriptor)
+            rememberWayIn(it.uring.parking.descriptor)
         }
         var result = it.uring.parking.registerWithThread()
         if result < 0 { return result }

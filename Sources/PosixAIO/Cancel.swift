@@ -47,15 +47,17 @@ extension Ref where Pointee == PosixFace {
         let hasBegun = job.it.isStream && job.it.progress > 0
         if !hasBegun && job.transition(from: .queued, to: .cancelled) {
             // Its daemon only gives up what it holds for it; the program is told now. The daemon
-            // cannot have published it before: it does that under this lock.
+            // cannot have published it before: it does that under this lock. Nor can it free the job
+            // before the block has the outcome, which would be without a request then.
             let list = ListRef(address: job.it.owner)
             job.it.isPublished.store(true, ordering: .relaxed)
             countFinishedLocked(failure(ECANCELED))
+            let notification = BlockRef(address: subject).map {
+                store(failure(ECANCELED), in: $0, list: list, isInline: false)
+            }
             it.engine.deliverCancelled(job)
             it.lock.unlock()
-            if let block = BlockRef(address: subject) {
-                complete(block, failure(ECANCELED), list: list, isInline: false)
-            }
+            announce(notification ?? .none, list: list, failed: true, isInline: false)
             // The job may be another's by now, so whose sleepers they were is not known.
             it.wakes.bitwiseOr(.max, ordering: .relaxed)
             wakeSleepers()
@@ -88,6 +90,7 @@ extension Ref where Pointee == PosixFace {
     /// `publish` tells the result: its block may be gone as soon as it is there, for another thread may
     /// collect it.
     private func awaitEnd(of job: JobRef, named name: UInt64, _ result: Ref<Int>?) -> Int {
+        // Daemons come to a cancellation within a wake-up; a worker that is in the middle of it may not.
         let deadlineNs = System.monotonicNs() &+ 200_000_000
         // The block has the result before the job is free.
         while it.table.job(named: name) != nil && System.monotonicNs() < deadlineNs {

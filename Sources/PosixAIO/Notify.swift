@@ -245,14 +245,16 @@ extension Ref where Pointee == PosixFace {
         }
     }
 
-    /// The program's function has ended its thread.
+    /// The program's function has ended its thread, with no signal blocked.
     private func notifierEnded() {
-        it.notifier.lock.lock()
-        it.notifier.running &-= 1
-        if it.notifier.waiting == 0 && (it.notifier.expected > 0 || !it.notifier.isEmpty) {
-            _ = startNotifierLocked()
+        withSignalsBlocked {
+            it.notifier.lock.lock()
+            it.notifier.running &-= 1
+            if it.notifier.waiting == 0 && (it.notifier.expected > 0 || !it.notifier.isEmpty) {
+                _ = startNotifierLocked()
+            }
+            it.notifier.lock.unlock()
         }
-        it.notifier.lock.unlock()
         it.counters.it.daemons.lower()
     }
 }

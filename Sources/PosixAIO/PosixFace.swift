@@ -104,8 +104,18 @@ extension Ref where Pointee == PosixFace {
         if result == failure(ECANCELED) { it.counters.it.posix.cancelled.addLocked() }
     }
 
-    /// Writes the outcome into the block, and notifies. The block is not touched after that.
+    /// Writes the outcome into the block, and notifies.
+    @inline(__always)
     func complete(_ block: BlockRef, _ result: Int, list: ListRef?, isInline: Bool) {
+        let notification = store(result, in: block, list: list, isInline: isInline)
+        announce(notification, list: list, failed: result < 0, isInline: isInline)
+    }
+
+    /// Writes the outcome into the block, which is not touched after that. How to notify of it.
+    @inline(__always)
+    func store(
+        _ result: Int, in block: BlockRef, list: ListRef?, isInline: Bool
+    ) -> Notification {
         let error = result < 0 ? Int32(truncatingIfNeeded: -result) : 0
         var notification = Notification.none
         if block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
@@ -125,8 +135,16 @@ extension Ref where Pointee == PosixFace {
             block.it.error.store(error, ordering: .sequentiallyConsistent)
             it.done.open(place, address)
         }
+        return notification
+    }
+
+    /// Notifies of a request that is done, and counts it in its list.
+    @inline(__always)
+    func announce(
+        _ notification: Notification, list: ListRef?, failed: Bool, isInline: Bool
+    ) {
         notify(notification, isInline: isInline)
-        if let list { settle(list, failed: error != 0, isInline: isInline) }
+        if let list { settle(list, failed: failed, isInline: isInline) }
         if it.collectors.load(ordering: .sequentiallyConsistent) != 0 {
             it.wakes.bitwiseOr(PosixFace.collectorBit, ordering: .relaxed)
         }

@@ -21,10 +21,7 @@ extension Atomic<UInt32> {
         while expected: UInt32, bits: UInt32, until deadlineNs: UInt64, argument: UInt = 0,
         leave: @convention(c) (UnsafeMutableRawPointer?) -> Void = { _ in }
     ) -> Int {
-        let bounded = Swift.min(deadlineNs, 1 << 62)
-        var deadline = timespec(
-            tv_sec: Int(truncatingIfNeeded: bounded / 1_000_000_000),
-            tv_nsec: Int(truncatingIfNeeded: bounded % 1_000_000_000))
+        var deadline = timespec(nanoseconds: deadlineNs)
         return unsafe withUnsafePointer(to: self) { word in
             unsafe withUnsafeMutablePointer(to: &deadline) {
                 unsafe Int(

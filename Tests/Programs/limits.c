@@ -295,6 +295,40 @@ static void no_more_is_transferred_than_the_kernel_does(void) {
     expect(run_one(new_context(8), &request), 0x7ffff000);
 }
 
+// ---- Vectors -------------------------------------------------------------------------------
+
+#define VECTOR_BLOCKS 4096
+#define COLD_FILES 100
+
+// With all the room for vectors taken, requests of a call that would be deferred are done in it. Each
+// of them is on a file of its own.
+static void requests_go_on_when_the_room_for_vectors_is_taken(void) {
+    static struct iocb fillers[VECTOR_BLOCKS], requests[COLD_FILES], *list[COLD_FILES];
+    static struct io_event events[COLD_FILES];
+    struct iovec vectors[3];
+    int ends[2], files[COLD_FILES];
+    char *buffer = aligned(3 * BLOCK);
+    io_context_t waiting = new_context(VECTOR_BLOCKS + 64), context = new_context(2 * COLD_FILES);
+    must(pipe(ends), 0);
+    for (int i = 0; i < 3; i++) vectors[i] = (struct iovec){buffer + i * BLOCK, BLOCK};
+    for (int i = 0; i < COLD_FILES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "cold-%d", i);
+        files[i] = patterned_file(name, (uint64_t)i, 3 * BLOCK);
+        make_cold(files[i]);
+        io_prep_preadv(&requests[i], files[i], vectors, 3, 0);
+        list[i] = &requests[i];
+    }
+    for (int i = 0; i < VECTOR_BLOCKS; i++) {
+        io_prep_preadv(&fillers[i], ends[0], vectors, 3, 0);
+        submit(waiting, &fillers[i]);
+    }
+    must(io_submit(context, COLD_FILES, list), COLD_FILES);
+    reap(context, COLD_FILES, events);
+    for (int i = 0; i < COLD_FILES; i++) expect((long)events[i].res, 3 * BLOCK);
+    must(io_destroy(waiting), 0);
+}
+
 static const struct test_case cases[] = {
     SLOW_CASE(five_thousand_single_cold_reads, 60),
     SLOW_CASE(five_thousand_cold_reads_in_batches, 60),
@@ -311,6 +345,8 @@ static const struct test_case cases[] = {
     SLOW_CASE(last_threads_are_enough, 40),
     CASE(address_space_is_left),
     CASE(aio_write_beyond_the_file_size_limit_fails),
+    LAYER_CASE(requests_go_on_when_the_room_for_vectors_is_taken, 40,
+        "on the kernel io_submit itself waits for the pipe"),
     SLOW_CASE(no_more_is_transferred_than_the_kernel_does, 60),
 };
 

@@ -57,6 +57,48 @@ static void a_buffered_write_comes_after(void) {
     expect_block(scene, 0, 'B');
 }
 
+static io_context_t kernels_context;
+static struct iocb *second_of_handler;
+static _Atomic long answer_of_handler;
+
+static void submit_in_handler(int signal) {
+    (void)signal;
+    atomic_store(&answer_of_handler, io_submit(kernels_context, 1, &second_of_handler));
+}
+
+// A handler must not wait for what it may have interrupted. The write that its read is about comes after
+// another one.
+static void a_handler_on_the_kernels_ring_overtakes_nothing(void) {
+    struct scene *scene = new_scene();
+    struct sigaction action = {.sa_handler = submit_in_handler};
+    struct itimerval soon = {.it_value = {0, 300}};
+    struct iocb write, *read = &scene->second;
+    struct io_event events[2];
+    kernels_context = new_context(16);
+    second_of_handler = read;
+    io_prep_pread(read, scene->direct, aligned(BLOCK), BLOCK, 0);
+    must(run_one(kernels_context, read), BLOCK);
+    reap(scene->context, 1, events);
+    sigaction(SIGALRM, &action, NULL);
+    for (int round = 0; round < 5; round++) {
+        must(ftruncate(scene->buffered, BLOCK), 0);
+        io_prep_pwrite(&write, scene->direct, filled(LONG, 'C'), LONG, LONG);
+        io_prep_pread(read, scene->direct, scene->block, BLOCK, LONG);
+        scene->block[0] = 0;
+        atomic_store(&answer_of_handler, 0);
+        submit(scene->context, &scene->first);
+        submit(scene->context, &write);
+        must(setitimer(ITIMER_REAL, &soon, NULL), 0);
+        reap(scene->context, 2, events);
+        while (atomic_load(&answer_of_handler) == 0) sched_yield();
+        expect_either(atomic_load(&answer_of_handler), 1, -EAGAIN);
+        if (atomic_load(&answer_of_handler) != 1) continue;
+        reap(kernels_context, 1, events);
+        expect((long)events[0].res, BLOCK);
+        expect(scene->block[0], 'C');
+    }
+}
+
 static void appends(long offset) {
     struct scene *scene = new_scene();
     io_prep_pwrite(&scene->second, scene->direct, scene->block, BLOCK, offset);
@@ -214,6 +256,7 @@ int main(int argc, char **argv) {
         CASE(a_read_of_another_context_sees_the_new_end),
         CASE(a_read_before_a_deferred_write_sees_that_the_file_is_longer),
         CASE(a_child_forked_during_the_wait_returns_from_io_submit),
+        CASE(a_handler_on_the_kernels_ring_overtakes_nothing),
         CASE(o_append_set_later_moves_no_write),
         CASE(adjacent_writes_of_unequal_descriptors_are_two_calls),
     };

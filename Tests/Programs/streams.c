@@ -149,6 +149,40 @@ static void a_write_that_loses_its_reader_tells_its_part_and_signals(void) {
     expect(atomic_load(&pipe_signals), 1);
 }
 
+#define NO_SIGNAL 0x100  // RWF_NOSIGNAL, since Linux 6.18
+
+static ssize_t write_some(int fd, const char *data) { return write(fd, data, 4096); }
+
+static void a_write_that_wants_no_signal_brings_none(void) {
+    char *data = calloc(1, BIG);
+    struct iocb write, probe;
+    struct io_event event;
+    int ends[2], zero = open("/dev/zero", O_RDONLY);
+    char byte;
+    io_context_t context = new_context(8);
+    io_prep_pread(&probe, zero, &byte, 1, 0);
+    probe.aio_rw_flags = NO_SIGNAL;
+    if (run_one(context, &probe) != 1) skip_case("this kernel has no RWF_NOSIGNAL");
+    signal(SIGPIPE, count_signal);
+    for (int part = 0; part < 2; part++) {
+        must(pipe(ends), 0);
+        // With the pipe full nothing of it goes through, otherwise a part.
+        if (part == 0) must(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+        while (part == 0 && write_some(ends[1], data) > 0) {}
+        must(fcntl(ends[1], F_SETFL, 0), 0);
+        io_prep_pwrite(&write, ends[1], data, BIG, 0);
+        write.aio_rw_flags = NO_SIGNAL;
+        submit(context, &write);
+        sleep_ms(50);
+        int arrived = part == 0 ? -EPIPE : waiting_bytes(ends[0]);
+        close(ends[0]);
+        reap(context, 1, &event);
+        expect((long)event.res, arrived);
+        close(ends[1]);
+    }
+    expect(atomic_load(&pipe_signals), 0);
+}
+
 // ---- A terminal that nobody reads ----------------------------------------------------------
 
 // Its other end is at `other`.
@@ -248,6 +282,7 @@ int main(int argc, char **argv) {
         LAYER_CASE(a_cancelled_write_tells_what_went_through, 20, WAITS),
         CASE(aio_cancel_takes_back_no_write_that_has_begun),
         CASE(a_write_that_loses_its_reader_tells_its_part_and_signals),
+        LAYER_CASE(a_write_that_wants_no_signal_brings_none, 20, WAITS),
         LAYER_CASE(a_terminal_that_nobody_reads_keeps_nobody_waiting, 20, WAITS),
         LAYER_CASE(a_child_forked_amid_io_destroy_returns_from_it, 20, WAITS),
         CASE(aio_write_to_a_terminal_that_nobody_reads_returns),

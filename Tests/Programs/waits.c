@@ -183,6 +183,33 @@ static void a_waiter_needs_no_other_waiter(void) {
     }
 }
 
+static void collect_in_handler(int signal) {
+    (void)signal;
+    while (aio_error(&sync_block) == EINPROGRESS) {}
+    atomic_store(&may_leave, true);
+    usleep(100000);
+}
+
+// The handler finds the request done, and stays for longer than daemons without work do.
+static void a_handler_may_find_done_what_its_thread_sleeps_for(void) {
+    struct sigaction action = {.sa_handler = collect_in_handler};
+    struct itimerval soon = {.it_value = {0, 2000}};
+    const struct aiocb *list[] = {&sync_block};
+    char *buffer = calloc(1, 64 << 20);
+    setenv("IOCTX_AIOD_LIFETIME", "1", 1);
+    fd_to_sync = open(temp_path("file"), O_RDWR | O_CREAT, 0600);
+    sigaction(SIGALRM, &action, NULL);
+    for (int round = 0; round < 5; round++) {
+        must(pwrite(fd_to_sync, buffer, 64 << 20, 0), 64 << 20);
+        start_sync(fd_to_sync);
+        must(setitimer(ITIMER_REAL, &soon, NULL), 0);
+        while (aio_error(&sync_block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+        while (!atomic_load(&may_leave)) usleep(1000);
+        atomic_store(&may_leave, false);
+        expect(aio_return(&sync_block), 0);
+    }
+}
+
 // Without a descriptor for a daemon the write goes to the kernel, and nobody can do the fsync after it.
 static void an_fsync_without_a_daemon_is_not_done_before_the_write(void) {
     const int size = 2 << 20;
@@ -360,6 +387,7 @@ int main(int argc, char **argv) {
         CASE(a_child_forked_by_a_handler_returns_from_the_kernels_wait),
         CASE(a_child_forked_by_a_handler_returns_from_aio_suspend),
         CASE(a_waiter_needs_no_other_waiter),
+        CASE(a_handler_may_find_done_what_its_thread_sleeps_for),
         CASE(an_fsync_without_a_daemon_is_not_done_before_the_write),
         CASE(aio_cancel_tells_what_it_has_cancelled),
         CASE(aio_cancel_looks_at_no_block_that_is_gone),
