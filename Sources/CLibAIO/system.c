@@ -95,3 +95,22 @@ int ioctx_run_in_child(void (*body)(void *), void *argument)
             return (int)reaped;
     }
 }
+
+int ioctx_await_event(uintptr_t context, uint64_t ns, int is_cancellable)
+{
+    struct timespec timeout = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    int type, result;
+
+    if (is_cancellable)
+        pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+    /*
+     * fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken, it would
+     * be lost with a thread that is cancelled, or a handler that does not return. No event can be stored
+     * at an address of the kernel's.
+     */
+    result = (int)ioctx_syscall(SYS_io_getevents, (intptr_t)context, 1, 1, -4096, (intptr_t)&timeout,
+                                IOCTX_EXEMPT);
+    if (is_cancellable)
+        pthread_setcanceltype(type, NULL);
+    return result;
+}

@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "system.h"
@@ -85,21 +84,5 @@ int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bit
                                 expected, (intptr_t)deadline, 0, bits);
     pthread_setcanceltype(type, NULL);
     pthread_cleanup_pop(0);
-    return result;
-}
-
-int ioctx_cancellable_look(uintptr_t context, uint64_t ns)
-{
-    struct timespec timeout = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    int type, result;
-
-    /*
-     * fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken,
-     * it would be lost with the thread. No event can be stored at an address of the kernel's.
-     */
-    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-    result = (int)ioctx_syscall(SYS_io_getevents, (intptr_t)context, 1, 1, -4096,
-                                (intptr_t)&timeout, IOCTX_EXEMPT);
-    pthread_setcanceltype(type, NULL);
     return result;
 }

@@ -7,91 +7,99 @@ import Synchronization
 extension Ref where Pointee == EngineRecord {
     /// Puts a request into the batch, of which `done` bytes are transferred already. Runs it
     /// inline when no daemon can be had or nothing more can be held. `mayUsePool` is false for an
-    /// fsync that must be parked: see below.
+    /// fsync that must be parked: see `enterGate`.
     func postpone(
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts, done: Int,
         mayUsePool: Bool = true
     ) -> Outcome {
-        let isSync = request.operation.isSync
         let isExclusive = isExclusive(request, &batch, facts)
-        let isBlocking = (isSync || isExclusive) && mayUsePool
+        let isBlocking = (request.operation.isSync || isExclusive) && mayUsePool
         if isBlocking != batch.isBlocking { handOver(&batch) }
         if batch.station == nil {
             batch.station =
                 isBlocking
-                ? acquireStationForBlocking() : acquireStation(mustStart: facts.kind == .stream)
+                ? acquireStationForBlocking()
+                : acquireStation(mustStart: facts.kind == .stream)
             batch.isBlocking = isBlocking
             batch.isExclusive = isExclusive
         }
-        let isStream = facts.kind == .stream
         guard let station = batch.station else {
             return runInline(request, &batch, facts, done: done)
         }
         guard let job = it.table.allocate() else {
             // What a stream has taken cannot be taken back: a short count.
-            return done > 0 && isStream ? .completed(done) : .refused(failure(EAGAIN))
+            return done > 0 && facts.kind == .stream
+                ? .completed(done) : .refused(failure(EAGAIN))
         }
         job.it.station.store(station.address, ordering: .relaxed)
-        if request.operation != .notify {
-            job.it.heldFile = hold(
-                station, &batch, request.descriptor, facts, as: Batch.file, mayShare: !isSync)
-            if job.it.heldFile == Job.none {
-                it.table.free(job, from: .preparing)
-                return runInline(request, &batch, facts, done: done)
-            }
-        }
-        if request.resfd >= 0 {
-            var eventfdFacts = FileFacts()
-            let found = FileFacts.of(request.resfd, &eventfdFacts)
-            let eventfd =
-                found < 0
-                ? Job.none
-                : hold(
-                    station, &batch, request.resfd, eventfdFacts, as: Batch.eventfd, mayShare: true)
-            if eventfd == Job.none {
-                discard(&batch, job)
-                return runInline(request, &batch, facts, done: done)
-            }
-            job.it.heldEventfd = eventfd
-        }
-        if !describe(job, request, facts, &batch.submission) {
+        if !holdFiles(of: job, request, &batch, facts)
+            || !describe(job, request, facts, &batch.submission)
+        {
             discard(&batch, job)
             return runInline(request, &batch, facts, done: done)
         }
         if done > 0 { it.table.advance(job, by: done) }
         job.it.isExclusive = isExclusive
-        if job.it.isStream || isExclusive {
-            it.streams.enter(it.table, job)
-        } else if request.face == .posix {
-            it.syncs.enter(it.table, job)
-            if isSync && it.syncs.hasEarlier(it.table, job) {
-                if batch.isBlocking && station != it.station.current {
-                    // The daemon that finishes the last of those could not reach the pool.
-                    _ = it.syncs.leave(it.table, job)
-                    discard(&batch, job)
-                    return postpone(&request, &batch, facts, done: done, mayUsePool: false)
-                }
-                // Workers take what they are given; the manager asks the gate.
-                batch.needsManager = true
-            }
+        if !enterGate(job, &batch) {
+            discard(&batch, job)
+            return postpone(&request, &batch, facts, done: done, mayUsePool: false)
         }
-        _ = job.transition(from: .preparing, to: .queued)
-        if job.awaitsReadiness || job.it.operation == .notify {
-            batch.needsManager = true
-        }
+        if job.awaitsReadiness || job.it.operation == .notify { batch.needsManager = true }
         if batch.first.map({ $0.it.inode != job.it.inode }) ?? false || !isExclusive {
             batch.isExclusive = false
         }
         if job.it.isBuffered && job.it.operation == .read {
-            if request.face == .linux { it.reads.enter(it.table, job) }
             // A read that answered "not now" has started the disk; only the copy is left.
             job.it.mustStartDisk = request.attempted == nil
             if request.resfd >= 0 { batch.isUrgent = true }
         } else {
             batch.isUrgent = true
         }
+        _ = job.transition(from: .preparing, to: .queued)
         append(&batch, job)
         return .deferred(job)
+    }
+
+    /// Holds the file and the eventfd of a job. False when one of them cannot be.
+    private func holdFiles(
+        of job: JobRef, _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
+        if request.operation != .notify {
+            job.it.heldFile = hold(
+                &batch, request.descriptor, facts, as: Batch.file,
+                mayShare: !request.operation.isSync)
+            if job.it.heldFile == Job.none { return false }
+        }
+        if request.resfd >= 0 {
+            var eventfdFacts = FileFacts()
+            if FileFacts.of(request.resfd, &eventfdFacts) < 0 { return false }
+            job.it.heldEventfd = hold(
+                &batch, request.resfd, eventfdFacts, as: Batch.eventfd, mayShare: true)
+            if job.it.heldEventfd == Job.none { return false }
+        }
+        return true
+    }
+
+    /// Puts a job into the gate that keeps its order. False for an fsync of POSIX AIO that must wait there
+    /// and cannot: it is meant for the pool beside the daemon, which the daemon that finishes the last of
+    /// those before it could not reach.
+    private func enterGate(_ job: JobRef, _ batch: inout Batch) -> Bool {
+        if job.it.isStream || job.it.isExclusive {
+            it.streams.enter(it.table, job)
+        } else if job.it.face == .posix {
+            it.syncs.enter(it.table, job)
+            if job.it.operation.isSync && it.syncs.hasEarlier(it.table, job) {
+                if batch.isBlocking && batch.station != it.station.current {
+                    _ = it.syncs.leave(it.table, job)
+                    return false
+                }
+                // Workers take what they are given; the manager asks the gate.
+                batch.needsManager = true
+            }
+        } else if job.it.isBuffered && job.it.operation == .read {
+            it.reads.enter(it.table, job)
+        }
+        return true
     }
 
     private func append(_ batch: inout Batch, _ job: JobRef) {
@@ -165,9 +173,10 @@ extension Ref where Pointee == EngineRecord {
     /// when it cannot be held. `use` is its place in `lastHeld`. It may share what an equal description
     /// holds, but an fsync reports the errors that its own description has not reported yet.
     private func hold(
-        _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts,
-        as use: Int, mayShare: Bool
+        _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts, as use: Int,
+        mayShare: Bool
     ) -> UInt32 {
+        guard let station = batch.station else { return Job.none }
         if descriptor == batch.lastHeld[use].descriptor {
             station.it.files.addReference(batch.lastHeld[use].index)
             return batch.lastHeld[use].index
@@ -220,6 +229,9 @@ extension Ref where Pointee == EngineRecord {
     /// Takes back a job that could not be completed. Jobs of others may share the files that it
     /// holds by now and have taken them to the daemon, so it goes there itself, to let go of them.
     private func discard(_ batch: inout Batch, _ job: JobRef) {
+        if job.it.heldFile == Job.none && job.it.heldEventfd == Job.none {
+            return it.table.free(job, from: .preparing)
+        }
         job.it.operation = .notify
         job.it.face = .linux
         job.it.pollEvents = 0

@@ -10,7 +10,7 @@
 // for some time after each request of a context the daemon does that, every few milliseconds.
 //
 // One word says who may take events. A watcher takes none while it sleeps: it only learns that
-// there is one (ioctx_cancellable_look), so it may be cancelled, or run a handler that makes any
+// there is one (ioctx_await_event), so it may be cancelled, or run a handler that makes any
 // call of the face, or leave that handler by longjmp. For the same reason the word may name a
 // watcher that is not coming back. It is trusted for a time, and sleeps for less than that: when
 // the daemon takes its place, it is awake or on its way.
@@ -77,24 +77,18 @@ public struct KernelWatch {
     fileprivate let next: UInt64
 
     /// How long one sleep lasts at most.
-    public static let longestNs = KernelReaper.watchNs
-    /// The kernel's context, by its address.
-    public var context: UInt { station.it.native.context }
+    private static let longestNs = KernelReaper.watchNs
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
     /// clock, or for the longest time: 0, or -EINTR. For one event, even if more are wanted: fewer than
     /// it asks for do not wake a thread there, and nobody could interrupt it.
-    public func sleep(until deadlineNs: UInt64) -> Int {
+    public func sleep(until deadlineNs: UInt64, isCancellable: Bool = false) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
-        var timeout = timespec(nanoseconds: min(deadlineNs &- now, KernelWatch.longestNs))
-        // fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken,
-        // it would be lost with a handler that does not return.
-        let result = withAddress(of: &timeout) {
-            KernelAIO.getEvents(
-                context, 1, 1, UInt(bitPattern: -4096), timeout: UInt(bitPattern: $0), sigmask: 0)
-        }
-        return result == failure(EINTR) ? result : 0
+        let result = ioctx_await_event(
+            station.it.native.context, min(deadlineNs &- now, KernelWatch.longestNs),
+            isCancellable ? 1 : 0)
+        return result == -EINTR ? failure(EINTR) : 0
     }
 
     /// Ends it, publishes what there is, and returns how much that was.

@@ -87,14 +87,10 @@ extension Ref where Pointee == PosixFace {
         _ watch: KernelWatch, _ blocks: UInt, _ count: Int, of thread: Int32,
         until deadlineNs: UInt64, _ mayWatch: inout Bool
     ) -> Int {
-        var slept = 0
-        let now = System.monotonicNs()
         // Whoever took events before has published them; nobody does from now on.
-        if pending(blocks, count, of: thread) != .none && now < deadlineNs {
-            slept = Int(
-                ioctx_cancellable_look(
-                    watch.context, min(deadlineNs &- now, KernelWatch.longestNs)))
-        }
+        let slept =
+            pending(blocks, count, of: thread) == .none
+            ? 0 : watch.sleep(until: deadlineNs, isCancellable: true)
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
         return slept == 0 && System.monotonicNs() >= deadlineNs ? failure(ETIMEDOUT) : slept

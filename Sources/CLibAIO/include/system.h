@@ -192,4 +192,11 @@ void ioctx_note_starter(void);
  */
 int ioctx_run_in_child(void (*body)(void *), void *argument);
 
+/*
+ * Sleeps for at most `ns` until the kernel has an event for its AIO context, as a cancellation point if
+ * that is wanted, and leaves the event there. -EFAULT when there is one, 0 when the time is over, else a
+ * negated errno.
+ */
+int ioctx_await_event(uintptr_t context, uint64_t ns, int is_cancellable);
+
 #endif

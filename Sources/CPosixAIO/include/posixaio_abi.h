@@ -69,11 +69,4 @@ int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attrib
 int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
                            const void *deadline, void (*leave)(void *), void *argument);
 
-/*
- * Sleeps for at most `ns` until the kernel has an event for its context, as a cancellation point,
- * and leaves the event there. -EFAULT when there is one, 0 when the time is over, else a negated
- * errno.
- */
-int ioctx_cancellable_look(uintptr_t context, uint64_t ns);
-
 #endif
