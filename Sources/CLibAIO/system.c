@@ -1,7 +1,12 @@
 /* The thread-local record, thread start and the probing child: see system.h. */
 #include "system.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#include <linux/futex.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -96,21 +101,58 @@ int ioctx_run_in_child(void (*body)(void *), void *argument)
     }
 }
 
+/*
+ * One system call during which the thread may be cancelled. It holds no lock here, so that it may be
+ * stopped at any instruction; what pthread_cleanup_push would do is done by hand, for its handlers cannot
+ * go back.
+ */
+static int cancellable_syscall(long number, intptr_t a, intptr_t b, intptr_t c, intptr_t d, intptr_t e,
+                               intptr_t f)
+{
+    __pthread_unwind_buf_t here;
+    int type, result;
+
+    if (__sigsetjmp((struct __jmp_buf_tag *)(void *)here.__cancel_jmp_buf, 0)) {
+        __pthread_unregister_cancel(&here);
+        return -IOCTX_THREAD_CANCELLED;
+    }
+    __pthread_register_cancel(&here);
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+    result = (int)ioctx_syscall(number, a, b, c, d, e, f);
+    pthread_setcanceltype(type, NULL);
+    __pthread_unregister_cancel(&here);
+    return result;
+}
+
+int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits, const void *deadline)
+{
+    return cancellable_syscall(SYS_futex, (intptr_t)word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                               (intptr_t)deadline, 0, bits);
+}
+
 int ioctx_await_event(uintptr_t context, uint64_t ns, int is_cancellable)
 {
     struct timespec timeout = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    int type, result;
 
-    if (is_cancellable)
-        pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
     /*
      * fs/aio.c, aio_read_events_ring: an event that cannot be stored is not taken. Were it taken, it would
      * be lost with a thread that is cancelled, or a handler that does not return. No event can be stored
      * at an address of the kernel's.
      */
-    result = (int)ioctx_syscall(SYS_io_getevents, (intptr_t)context, 1, 1, -4096, (intptr_t)&timeout,
-                                IOCTX_EXEMPT);
-    if (is_cancellable)
-        pthread_setcanceltype(type, NULL);
-    return result;
+    return is_cancellable
+        ? cancellable_syscall(SYS_io_getevents, (intptr_t)context, 1, 1, -4096, (intptr_t)&timeout,
+                              IOCTX_EXEMPT)
+        : (int)ioctx_syscall(SYS_io_getevents, (intptr_t)context, 1, 1, -4096, (intptr_t)&timeout,
+                             IOCTX_EXEMPT);
+}
+
+void ioctx_open_memory_keys(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, features, d;
+
+    /* OSPKE: the kernel has protection keys on. Then WRPKRU, with all bits 0. */
+    if (__get_cpuid_count(7, 0, &a, &b, &features, &d) && features & 1u << 4)
+        __asm__ volatile(".byte 0x0f, 0x01, 0xef" : : "a"(0), "c"(0), "d"(0) : "memory");
+#endif
 }

@@ -8,8 +8,10 @@
  */
 #ifdef IOCTX_DROPIN
 #include "posixaio_abi.h"
+#include "system.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 static inline intptr_t answer(intptr_t result)
 {
@@ -17,6 +19,14 @@ static inline intptr_t answer(intptr_t result)
         return result;
     errno = (int)-result;
     return -1;
+}
+
+/* The same for a call in which the thread may have been cancelled: see system.h. */
+static inline intptr_t answer_or_end(intptr_t result)
+{
+    if (result == -IOCTX_THREAD_CANCELLED)
+        pthread_exit(PTHREAD_CANCELED);
+    return answer(result);
 }
 
 #define ALIAS(other, name) extern __typeof__(name) other __attribute__((alias(#name)))
@@ -75,7 +85,7 @@ BOTH_SIZES(aio_return);
 
 int aio_suspend(const void *list, int count, const void *timeout)
 {
-    return (int)answer(ioctx_aio_suspend(list, count, timeout));
+    return (int)answer_or_end(ioctx_aio_suspend(list, count, timeout));
 }
 BOTH_SIZES(aio_suspend);
 
@@ -87,7 +97,7 @@ BOTH_SIZES(aio_cancel);
 
 intptr_t aio_waitcomplete(void *block, const void *timeout)
 {
-    return answer(ioctx_aio_waitcomplete(block, timeout));
+    return answer_or_end(ioctx_aio_waitcomplete(block, timeout));
 }
 
 int lio_listio(int mode, const void *list, int count, const void *event)
@@ -117,6 +127,6 @@ OLD(aio_init, aio_init, "GLIBC_2.2.5");
 /* exit() runs this; _exit(), exec and signals end the process without it. */
 __attribute__((destructor)) static void run_down(void)
 {
-    ioctx_posix_rundown();
+    ioctx_posix_rundown((uintptr_t)__builtin_frame_address(0));
 }
 #endif

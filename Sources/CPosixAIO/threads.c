@@ -1,15 +1,10 @@
-/* Threads that run the program's functions, and the sleep that pthread_cancel ends. */
+/* Threads that run the program's functions. */
 #include "posixaio_abi.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include "system.h"
 
 /* As in the C library's own notification threads. */
 static void block_no_signal(void)
@@ -70,19 +65,4 @@ int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attrib
     if (error)
         free(notification);
     return error;
-}
-
-int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
-                           const void *deadline, void (*leave)(void *), void *argument)
-{
-    int type, result;
-
-    pthread_cleanup_push(leave, argument);
-    /* The thread holds no lock here, and no memory but its argument: it may end at any instruction. */
-    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
-    result = (int)ioctx_syscall(SYS_futex, (intptr_t)word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG,
-                                expected, (intptr_t)deadline, 0, bits);
-    pthread_setcanceltype(type, NULL);
-    pthread_cleanup_pop(0);
-    return result;
 }

@@ -92,6 +92,17 @@ public struct CurrentThread {
         }
     }
 
+    /// Takes a signal that has come while it was blocked, so that it is not delivered later.
+    public func dropPending(_ signal: Int32) {
+        var set = UInt64(1) << UInt64(signal &- 1)
+        var none = timespec(tv_sec: 0, tv_nsec: 0)
+        withAddress(of: &set) { setAddress in
+            withAddress(of: &none) {
+                _ = systemCall(Int32(SYS_rt_sigtimedwait), setAddress, 0, $0, 8)
+            }
+        }
+    }
+
     /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call of its
     /// own waits for a disk. A handler that ran sooner might fork, and its child would return into a call
     /// that knows memory which the child does not have.

@@ -59,17 +59,26 @@ public enum Memory {
             (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | (file < 0 ? MAP_ANONYMOUS : 0)
         let address = systemCall(
             Int32(SYS_mmap), 0, bytes, Int(protection), Int(flags), Int(file), 0)
-        if address < 0 && address > -4096 { return 0 }
+        if address < 0 && address > -4096 {
+            if address == failure(EAGAIN) { countsAsLocked.store(true, ordering: .relaxed) }
+            return 0
+        }
         _ = systemCall(Int32(SYS_madvise), address, bytes, Int(MADV_DONTFORK))
         return UInt(bitPattern: address)
     }
 
     /// As much address space as one reserve may take: a thirty-second part where it is limited, for the
-    /// program has its own plans with it.
+    /// program has its own plans with it. With mlockall(MCL_FUTURE) it counts as locked.
     public static var reserveBytesMax: Int {
-        guard let limit = System.softLimit(RLIMIT_AS), limit != UInt64.max else { return .max }
-        return Int(clamping: limit / 32)
+        let space = System.softLimit(RLIMIT_AS) ?? .max
+        let locked =
+            countsAsLocked.load(ordering: .relaxed)
+            ? System.softLimit(__RLIMIT_MEMLOCK) ?? .max : .max
+        return Int(clamping: min(space, locked) / 32)
     }
+
+    /// The kernel has refused a mapping because too much would be locked (mmap(2), EAGAIN).
+    private static let countsAsLocked = Atomic<Bool>(false)
 
     /// Gives up a mapping that nobody refers to any more. Never fails for one that `map` made.
     public static func unmap(_ address: UInt, bytes: Int) {
@@ -129,6 +138,12 @@ public enum Memory {
     @inline(__always)
     public static func isKernelHalf(_ address: UInt) -> Bool { address >= userSpaceEnd }
 
+    /// True for a buffer that reaches into the kernel's half (access_ok).
+    @inline(__always)
+    public static func isOutsideUserSpace(_ address: UInt, bytes: Int) -> Bool {
+        address > userSpaceEnd || UInt(bitPattern: bytes) > userSpaceEnd &- address
+    }
+
     private static let userSpaceEnd: UInt = 0x7fff_ffff_f000
 }
 
@@ -158,9 +173,10 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
     /// Reserves room for `capacity` elements, or for fewer where address space is limited or short; nil
     /// when there is not even room for one step.
     public init?(capacity wanted: UInt32) {
-        let room = Memory.reserveBytesMax / MemoryLayout<Element>.stride
-        var count = Swift.min(wanted, Swift.max(UInt32(clamping: room), Self.elementsPerStep))
+        var count = wanted
         while true {
+            let room = Memory.reserveBytesMax / MemoryLayout<Element>.stride
+            count = Swift.min(count, Swift.max(UInt32(clamping: room), Self.elementsPerStep))
             let bytes = Memory.roundUpToPage(Int(count) &* MemoryLayout<Element>.stride)
             let address = Memory.map(bytes: bytes, protection: PROT_NONE)
             if let pointer = unsafe UnsafeMutablePointer<Element>(bitPattern: address) {

@@ -57,4 +57,4 @@ public func ioctx_lio_listio(
 
 /// The destructor of the library.
 @c @implementation
-public func ioctx_posix_rundown() { PosixAIO.rundown() }
+public func ioctx_posix_rundown(_ frame: UInt) { PosixAIO.rundown(frame: frame) }

@@ -134,13 +134,13 @@ extension Ref where Pointee == LinuxFace {
         request.vectorCount = 1
         request.length = length
         describeTransfer(iocb, &request)
-        if isOutOfRange(UInt(truncatingIfNeeded: iocb.aio_buf), length) {
+        if Memory.isOutsideUserSpace(UInt(truncatingIfNeeded: iocb.aio_buf), bytes: length) {
             request.bufferError = failure(EFAULT)
         }
     }
 
-    /// Copies an array of vectors and adds their lengths up (lib/iov_iter.c, import_iovec). 0 or a
-    /// negated errno.
+    /// Copies an array of vectors, checks first their lengths and then their places, and adds them up
+    /// (lib/iov_iter.c, import_iovec). 0 or a negated errno.
     private func copyVectors(
         _ vectors: UInt, to copy: UInt, _ count: Int, _ length: inout Int
     ) -> Int {
@@ -151,16 +151,17 @@ extension Ref where Pointee == LinuxFace {
             if vector.length < 0 { return failure(EINVAL) }
             // A single vector is cut before its range is checked, several are checked whole.
             if count == 1 { vector.length = min(vector.length, System.transferBytesMax) }
-            if isOutOfRange(vector.base, vector.length) { return failure(EFAULT) }
             Ref<Vector>(address: copy &+ step)?.it = vector
+        }
+        for index in 0..<count {
+            let step = UInt(bitPattern: index &* MemoryLayout<Vector>.stride)
+            guard let vector = Ref<Vector>(address: copy &+ step)?.it else { break }
+            if Memory.isOutsideUserSpace(vector.base, bytes: vector.length) {
+                return failure(EFAULT)
+            }
             length = min(length &+ vector.length, System.transferBytesMax)
         }
         return 0
-    }
-
-    @inline(__always)
-    private func isOutOfRange(_ base: UInt, _ length: Int) -> Bool {
-        Memory.isKernelHalf(base) || Memory.isKernelHalf(base &+ UInt(bitPattern: length))
     }
 
     @inline(__always)

@@ -125,7 +125,9 @@ extension Ref where Pointee == EngineRecord {
             let ready = System.readiness(of: request.descriptor, request.pollEvents)
             if ready != 0 { return ready < 0 ? .refused(ready) : .completed(ready) }
             // A file that nobody can wait for: fs/aio.c, aio_poll.
-            if facts.kind != .stream { return .refused(failure(EINVAL)) }
+            if facts.kind != .stream && !FileChecks.canBeAwaited(request.descriptor) {
+                return .refused(failure(EINVAL))
+            }
         case .notify:
             break
         }
@@ -284,6 +286,10 @@ extension Ref where Pointee == EngineRecord {
         let result = StreamTransfer.attempt(
             isWrite: isWrite, request.descriptor, request.vectors, request.vectorCount,
             request.offset, request.rwFlags)
+        // The C library's threads, which do this there, block it.
+        if result == failure(EPIPE) && request.face == .posix {
+            CurrentThread().dropPending(SIGPIPE)
+        }
         if !mayWait { return .completed(result) }
         if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
         if isWrite && result > 0 && result < request.length {

@@ -71,10 +71,26 @@ struct StationSlot: ~Copyable {
     let address = Atomic<UInt>(0)
     /// After a failed start, nobody tries again before this time on the monotonic clock.
     let retryAtNs = Atomic<UInt64>(0)
+    /// When a station was lost last, on that clock.
+    let lostAtNs = Atomic<UInt64>(0)
+
+    static let patienceNs: UInt64 = 1_000_000_000
 
     /// The station, which may leave at any time unless it is retained.
     @inline(__always)
     var current: Ref<Station>? { Ref(address: address.load(ordering: .acquiring)) }
+
+    /// Notes the loss of a station. The second within a short time is no accident: there are threads with
+    /// descriptor tables of their own, of which each would replace the station of the others, or the way
+    /// in cannot be looked at. Then they do for a while without.
+    func noteLoss() {
+        let now = System.monotonicNs()
+        if lostAtNs.exchange(now, ordering: .relaxed) &+ Self.patienceNs > now { startLater() }
+    }
+
+    func startLater() {
+        retryAtNs.store(System.monotonicNs() &+ Self.patienceNs, ordering: .relaxed)
+    }
 
     func forget(_ station: Ref<Station>) {
         _ = address.compareExchange(
@@ -196,6 +212,7 @@ extension Ref where Pointee == EngineRecord {
                 if station.retain() {
                     if station.isReachable() { return station }
                     abandon(station)
+                    slot.noteLoss()
                     station.release()
                     continue
                 }
@@ -211,7 +228,7 @@ extension Ref where Pointee == EngineRecord {
             if slot.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
             it.startLock.lock()
             if slot.current == nil && !start() {
-                slot.retryAtNs.store(System.monotonicNs() &+ 1_000_000_000, ordering: .relaxed)
+                slot.startLater()
                 it.startLock.unlock()
                 return nil
             }
@@ -225,6 +242,16 @@ extension Ref where Pointee == EngineRecord {
         forget(station)
         station.it.isLost.store(true, ordering: .sequentiallyConsistent)
         station.wakeWithoutDescriptor()
+    }
+
+    /// No more hand-overs to a daemon on io_uring whose rings have turned out to be of no use, and no other
+    /// such daemon.
+    func giveUpUring(_ station: Ref<Station>) {
+        it.startLock.lock()
+        it.uringIsHopeless = true
+        it.startLock.unlock()
+        station.it.isLost.store(true, ordering: .sequentiallyConsistent)
+        forget(station)
     }
 
     /// No more hand-overs to a station.

@@ -75,11 +75,17 @@ enum FileChecks {
         }
         if flags & (nowait | dontCache) == 0 { return 0 }
         if facts.kind == .directory || facts.isFull { return failure(EOPNOTSUPP) }
+        // Of file systems alone some take it.
+        if flags & dontCache != 0 && facts.kind == .stream { return failure(EOPNOTSUPP) }
         if facts.isAnonymous {
             let name = AnonymousFile.name(of: request.descriptor)
-            return flags & dontCache != 0 || name == .other ? failure(EOPNOTSUPP) : 0
+            return name == .other ? failure(EOPNOTSUPP) : 0
         }
-        if facts.kind == .direct && !takes(flags, request.descriptor, facts) {
+        // All others are told by the transfer, if it comes to one.
+        let isTried =
+            facts.kind != .direct && request.length > 0 && request.bufferError == 0
+            && request.offset >= 0
+        if !isTried && facts.kind != .stream && !takes(flags, request.descriptor, facts) {
             return failure(EOPNOTSUPP)
         }
         let isWrongWay = isWrite ? !facts.isWritable : !facts.isReadable
@@ -98,15 +104,15 @@ enum FileChecks {
         if request.rwFlags & atomic != 0 { return true }
         return request.rwFlags & nowait != 0
             && (facts.isReadable
-                ? takes(nowait, request.descriptor, facts)
+                ? takes(request.rwFlags, request.descriptor, facts)
                 : FileFacts.isOnWaitingFileSystem(request.descriptor, facts))
     }
 
     /// True when the file takes the flags. Asked with a transfer of one byte at an odd place,
-    /// which O_DIRECT refuses when it has taken the flags; only block devices refuse it for a
+    /// which O_DIRECT refuses when it has taken the flags; only such block devices refuse it for a
     /// write as well, so of other files that are not readable nothing is known.
     private static func takes(_ flags: Int32, _ descriptor: Int32, _ facts: FileFacts) -> Bool {
-        if !facts.isReadable && !facts.isBlock { return true }
+        if !facts.isReadable && !(facts.isBlock && facts.kind == .direct) { return true }
         return transferByte(
             isWrite: !facts.isReadable, flags & (nowait | dontCache), descriptor, offset: 1)
             != failure(EOPNOTSUPP)
@@ -165,10 +171,32 @@ enum FileChecks {
         return !facts.isAnonymous || AnonymousFile.isReadable(descriptor)
     }
 
-    /// True when the file has an fsync operation: regular files but those of proc, sysfs and
-    /// their like, block devices and directories.
+    /// True for a file that tells when it becomes ready: pipes and the like, but also some in /proc and
+    /// /sys, and message queues. Epoll refuses most others (epoll_ctl(2), EPERM); those in /proc/sys it
+    /// takes, though hardly any of them tells (fs/proc/proc_sysctl.c, proc_sys_poll).
+    static func canBeAwaited(_ descriptor: Int32) -> Bool {
+        let set = systemCall(Int32(SYS_epoll_create1), Int(O_CLOEXEC))
+        if set < 0 { return false }
+        defer { System.close(Int32(truncatingIfNeeded: set)) }
+        var event = ioctx_epoll_event()
+        let added = withAddress(of: &event) {
+            systemCall(Int32(SYS_epoll_ctl), set, Int(EPOLL_CTL_ADD), Int(descriptor), $0)
+        }
+        return added == 0 && !isSystemVariable(descriptor)
+    }
+
+    private static func isSystemVariable(_ descriptor: Int32) -> Bool {
+        var name = (UInt64(0), UInt64(0))
+        var path = ShortPath("/proc/self/fd/")
+        path.append(UInt32(bitPattern: descriptor))
+        let length = withAddress(of: &name) { path.readLink(into: $0, room: 16) }
+        // "/proc/sy" "s/" as little-endian numbers.
+        return length > 0 && name.0 == 0x7973_2f63_6f72_702f && name.1 & 0xffff == 0x2f73
+    }
+
+    /// True when the file has an fsync operation: most regular files, block devices and directories.
     static func hasFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
-        if facts.isRegular { return !FileFacts.isOnControlFileSystem(descriptor) }
+        if facts.isRegular { return !FileFacts.isOnFileSystemWithoutFsync(descriptor) }
         return facts.isBlock || facts.kind == .directory
     }
 }

@@ -119,6 +119,15 @@ struct FileFacts {
         }
     }
 
+    /// proc, debugfs, tracefs, mqueue, nsfs, secretmem (statfs(2), include/uapi/linux/magic.h): regular files
+    /// without an fsync operation.
+    static func isOnFileSystemWithoutFsync(_ descriptor: Int32) -> Bool {
+        switch fileSystemType(descriptor) {
+        case 0x9fa0, 0x6462_6720, 0x7472_6163, 0x1980_0202, 0x6e73_6673, 0x5345_434d: return true
+        default: return false
+        }
+    }
+
     /// ext4, xfs, btrfs and most block devices: their buffered reads take RWF_NOWAIT. For files
     /// that are open for writing only, where it cannot be tried.
     static func isOnWaitingFileSystem(_ descriptor: Int32, _ facts: FileFacts) -> Bool {

@@ -98,11 +98,11 @@ extension Ref where Pointee == Station {
         if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
-    /// The signal that the kernel would have sent to the thread that submitted the write. In the
-    /// submitter it has come by itself.
+    /// The signal that the kernel would have sent to the thread that submitted the write; the C library's
+    /// POSIX AIO sends none. In the submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
-        if job.it.operation != .write || job.it.rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0
-            || CurrentThread().station == 0
+        if job.it.operation != .write || job.it.face == .posix
+            || job.it.rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0 || CurrentThread().station == 0
         {
             return
         }

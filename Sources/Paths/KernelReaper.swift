@@ -80,15 +80,15 @@ public struct KernelWatch {
     private static let longestNs = KernelReaper.watchNs
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
-    /// clock, or for the longest time: 0, or -EINTR. For one event, even if more are wanted: fewer than
-    /// it asks for do not wake a thread there, and nobody could interrupt it.
+    /// clock, or for the longest time: 0, -EINTR, or -IOCTX_THREAD_CANCELLED. For one event, even if more
+    /// are wanted: fewer than it asks for do not wake a thread there, and nobody could interrupt it.
     public func sleep(until deadlineNs: UInt64, isCancellable: Bool = false) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
         let result = ioctx_await_event(
             station.it.native.context, min(deadlineNs &- now, KernelWatch.longestNs),
             isCancellable ? 1 : 0)
-        return result == -EINTR ? failure(EINTR) : 0
+        return result == -EINTR || result == -IOCTX_THREAD_CANCELLED ? Int(result) : 0
     }
 
     /// Ends it, publishes what there is, and returns how much that was.

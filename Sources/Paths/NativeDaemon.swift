@@ -208,7 +208,11 @@ extension Ref where Pointee == Station {
                 !awaitCall(within: UInt64(lifetimeMs) &* 1_000_000)
                 && handOvers == it.native.handOvers.load(ordering: .relaxed)
         }
-        if it.running.load(ordering: .sequentiallyConsistent) != 0 { return false }
+        if it.running.load(ordering: .sequentiallyConsistent) != 0 {
+            // Nobody has asked for them in all that time; it may be that nobody ever will.
+            if isIdle && it.engine.hasKernelEvents() { _ = it.engine.takeKernelEvents() }
+            return false
+        }
         if isIdle { return tryToLeave { _ = KernelAIO.destroy(it.native.context) } }
         leavePlaceIfInTheWay()
         return false

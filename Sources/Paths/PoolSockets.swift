@@ -4,8 +4,8 @@
 // They find each other by names that the kernel makes up (unix(7), autobind), because the
 // manager leaves the program's descriptor table before it opens anything. Each is connected to
 // its peer, so that it takes no message from strangers; the sender to the manager's socket
-// alone, for it names the receiver in each message. The sender outlives its manager and is
-// connected anew to the next one.
+// alone, for it names the receiver in each message. The sender outlives its manager, for
+// somebody may just be sending; the next start replaces it.
 
 import CLibAIO
 import JobTable
@@ -23,11 +23,8 @@ extension Ref where Pointee == Station {
                 return failure(ENOMEM)
             }
         }
-        if isWayIn(it.pool.sender) {
-            // Still connected to the manager before this one, it would refuse the next.
-            var nobody = sockaddr_un()
-            return connect(it.pool.sender, &nobody, UInt32(MemoryLayout<sa_family_t>.size))
-        }
+        // That of the manager before this one: its name may be one of another network namespace.
+        closeSender()
         let made = bindSocket(&it.pool.senderName, &it.pool.senderNameBytes)
         if made < 0 { return made }
         it.pool.sender = System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))

@@ -79,9 +79,10 @@ extension Ref where Pointee == Station {
     }
 
     /// What a thread of ours must not have inherited from the submitter that started it: its
-    /// pinning, its scheduling class, and its I/O priority.
+    /// rights to memory, its pinning, its scheduling class, and its I/O priority.
     func becomeDaemon(named name: StaticString) {
         CurrentThread().station = address
+        ioctx_open_memory_keys()
         it.table.it.counters.it.daemons.raise()
         _ = unsafe systemCall(
             Int32(SYS_prctl), Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))

@@ -27,7 +27,27 @@ enum StreamTransfer {
     ) -> Int {
         let result = System.transfer(
             isWrite: isWrite, descriptor, vectors, count, offset, rwFlags)
+        if result == 0 && isWrite && offset == -1 {
+            return sendNothing(descriptor, vectors, count, rwFlags) ?? result
+        }
         if result != failure(ESPIPE) || offset == -1 { return result }
         return System.transfer(isWrite: isWrite, descriptor, vectors, count, -1, rwFlags)
+    }
+
+    /// A write of no bytes to a socket, which pwritev2 does not pass on: it sends an empty datagram, or
+    /// nothing. nil for another file, and for a write that is not empty.
+    private static func sendNothing(
+        _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ rwFlags: Int32
+    ) -> Int? {
+        for index in 0..<UInt(bitPattern: count) {
+            let vector = Ref<Vector>(
+                address: vectors &+ index &* UInt(MemoryLayout<Vector>.stride))
+            if vector?.it.length != 0 { return nil }
+        }
+        let flags =
+            (rwFlags & Int32(IOCTX_RWF_NOWAIT) != 0 ? Int(MSG_DONTWAIT) : 0)
+            | (rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0 ? Int(MSG_NOSIGNAL) : 0)
+        let result = systemCall(Int32(SYS_sendto), Int(descriptor), 0, 0, flags, 0, 0)
+        return result == failure(ENOTSOCK) ? nil : result
     }
 }

@@ -21,6 +21,8 @@ struct Ring: ~Copyable {
     private var submissionTail: UInt32 = 0
     /// Entries prepared and not yet consumed by the kernel.
     private(set) var pending: UInt32 = 0
+    /// The kernel lets nobody enter the ring: a seccomp filter came after it was made.
+    private(set) var isDenied = false
 
     var exists: Bool { mapping != 0 }
 
@@ -57,6 +59,7 @@ struct Ring: ~Copyable {
         }
         submissionTail = 0
         pending = 0
+        isDenied = false
         return 0
     }
 
@@ -191,7 +194,7 @@ struct Ring: ~Copyable {
     }
 
     /// Submits what is pending and waits for `minComplete` completions or the time-out.
-    /// The number of entries consumed, or a negated errno.
+    /// The number of entries consumed, or a negated errno: see `isDenied`.
     mutating func enter(minComplete: UInt32, timeoutNs: UInt64 = .max) -> Int {
         var flags = Int(URING_ENTER_GETEVENTS)
         let handle = registered >= 0 ? registered : descriptor
@@ -217,7 +220,13 @@ struct Ring: ~Copyable {
             }
         }
         if let head = Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.head)) {
-            pending = submissionTail &- head.it.load(ordering: .acquiring)
+            let consumed = head.it.load(ordering: .acquiring)
+            if result == failure(EPERM) || result == failure(EACCES) || result == failure(ENOSYS) {
+                isDenied = true
+                // There must be room for entries that are never looked at.
+                submissionTail = consumed
+            }
+            pending = submissionTail &- consumed
         }
         return result
     }

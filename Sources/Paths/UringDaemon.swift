@@ -171,6 +171,10 @@ extension Ref where Pointee == Station {
         let result = it.uring.work.enter(minComplete: mustLook ? 0 : 1, timeoutNs: timeoutNs)
         it.sleeping.store(0, ordering: .sequentiallyConsistent)
         reap()
+        if it.uring.work.isDenied || it.uring.parking.isDenied {
+            giveUp()
+            return true
+        }
         if idle && !isLooking && result == failure(ETIME) && isIdle {
             return tryToLeave { leave() }
         }
@@ -182,6 +186,46 @@ extension Ref where Pointee == Station {
     private func leave() {
         it.uring.work.close()
         it.uring.parking.forgetThread()
+    }
+
+    /// The rings are of no use any more. What is with them and on its way to them fails, and nobody else
+    /// comes here: later requests go to another engine.
+    private func giveUp() {
+        it.engine.giveUpUring(self)
+        leave()
+        while true {
+            failAll()
+            announcePublished()
+            // A parked job retains the station until those before it are done.
+            if it.users.load(ordering: .sequentiallyConsistent) == 0
+                && it.queue.count.load(ordering: .sequentiallyConsistent) == 0
+            {
+                break
+            }
+            System.sleep(nanoseconds: 1_000_000)
+        }
+        it.state.store(Station.dead, ordering: .releasing)
+    }
+
+    private func failAll() {
+        var next = it.queue.takeAll(it.table)
+        while let job = next {
+            next = it.table.successor(of: job)
+            if job.it.operation != .notify && !mayStart(job) { continue }
+            if !job.transition(from: .queued, to: .running) {
+                publish(job, from: .cancelled, result: job.cancelledResult)
+            } else if job.it.operation == .notify {
+                publish(job, from: .running, result: 0)
+            }
+        }
+        it.table.forEachJob { job in
+            let state = job.state
+            if (state == .running || state == .waiting)
+                && job.it.station.load(ordering: .relaxed) == address
+            {
+                publish(job, from: state, result: totalResult(job, last: failure(EIO)))
+            }
+        }
     }
 
     private func armDoorbell() {
@@ -257,7 +301,7 @@ extension Ref where Pointee == Station {
 
     private func flushFetches() {
         var expected = it.uring.parking.pending
-        while expected > 0 {
+        while expected > 0 && !it.uring.parking.isDenied {
             _ = it.uring.parking.enter(minComplete: expected)
             while let completion = it.uring.parking.nextCompletion() {
                 expected &-= 1
@@ -343,6 +387,10 @@ extension Ref where Pointee == Station {
             signalEventfds()
             awaitSignals()
         }
+        announcePublished()
+    }
+
+    private func announcePublished() {
         while it.uring.publishedHead != Job.none {
             let job = it.table.job(at: it.uring.publishedHead)
             it.uring.publishedHead = job.it.queueNext
@@ -380,7 +428,9 @@ extension Ref where Pointee == Station {
         }
         var total = result
         switch job.it.operation {
-        case .read, .write: total = totalResult(job, last: result)
+        case .read, .write:
+            // Unless it was cancelled, what was interrupted goes on: see mustContinue.
+            total = totalResult(job, last: result == failure(EINTR) ? failure(ECANCELED) : result)
         case .poll where result == failure(ECANCELED): total = job.cancelledResult
         case .poll where result > 0: total = result & Int(job.it.pollEvents)
         default: break

@@ -8,7 +8,7 @@ import Paths
 import Synchronization
 
 /// POSIX AIO (POSIX.1-2017, <aio.h>) and FreeBSD's additions. aio_error, aio_return and aio_suspend are
-/// async-signal-safe; aio_suspend, aio_waitcomplete and LIO_WAIT are cancellation points.
+/// async-signal-safe; aio_suspend and aio_waitcomplete are cancellation points.
 public enum PosixAIO {
     /// aio_read(3), aio_write(3) and their vectored forms; `which` is one of IOCTX_AIO_*.
     /// -EINVAL, -EAGAIN, -EBADF (an eventfd), -ENOSYS (IOCTX_ENGINE=off).
@@ -45,8 +45,12 @@ public enum PosixAIO {
     /// -EINVAL for one that is under way. No lock.
     public static func value(_ block: UInt) -> Int {
         guard let block = BlockRef(address: block) else { return failure(EINVAL) }
-        if block.it.error.load(ordering: .acquiring) == EINPROGRESS { return failure(EINVAL) }
-        PosixFace.current?.it.done.remove(block)
+        let face = PosixFace.current
+        if block.it.error.load(ordering: .acquiring) == EINPROGRESS {
+            // Of another process, before a fork: see aio_error.
+            return face?.job(of: block) == nil ? -1 : failure(EINVAL)
+        }
+        face?.it.done.remove(block)
         return max(block.it.result.load(ordering: .relaxed), -1)
     }
 
@@ -110,9 +114,11 @@ public enum PosixAIO {
         }
     }
 
-    /// At exit: what was accepted as a write is awaited.
-    public static func rundown() {
+    /// At exit: what was accepted as a write is awaited. `frame` is an address in the stack of the thread
+    /// that exits.
+    public static func rundown(frame: UInt) {
         guard let face = PosixFace.current, !CurrentThread().interruptedLayer else { return }
+        face.it.frameAtExit.store(frame, ordering: .relaxed)
         face.it.engine.ensureKernelReaper()
         face.it.table.awaitWrites()
     }

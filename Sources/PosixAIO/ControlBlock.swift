@@ -28,6 +28,9 @@ struct Notification {
     /// The eventfd of a SIGEV_EVENTFD.
     var descriptor: Int32 { Int32(truncatingIfNeeded: value) }
 
+    /// The eventfd to signal, or -1.
+    var eventfd: Int32 { kind == Int32(IOCTX_SIGEV_EVENTFD) ? descriptor : -1 }
+
     /// -EINVAL for a signal that there is none of, -EBADF or -EINVAL for what is no eventfd, or 0.
     /// An unknown kind is no notification, as in the C library: programs leave the field
     /// uncleared. Signal 0 in a cleared block is none either.

@@ -189,6 +189,8 @@ extension Ref where Pointee == PosixFace {
                 }
                 it.notifier.lock.unlock()
                 perform(notification)
+                // In a child that the function forked, this thread ends with it.
+                if !isStillThere { return }
                 it.notifier.lock.lock()
                 it.notifier.running &-= 1
                 it.notifier.waiting &+= 1
@@ -247,6 +249,7 @@ extension Ref where Pointee == PosixFace {
 
     /// The program's function has ended its thread, with no signal blocked.
     private func notifierEnded() {
+        if !isStillThere { return }
         withSignalsBlocked {
             it.notifier.lock.lock()
             it.notifier.running &-= 1

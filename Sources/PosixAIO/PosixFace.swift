@@ -33,6 +33,9 @@ struct PosixFace: ~Copyable {
     /// Threads in aio_waitcomplete.
     let collectors = Atomic<UInt32>(0)
 
+    /// Where the stack of the thread that exits was when it came to us; 0 before.
+    let frameAtExit = Atomic<UInt>(0)
+
     /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
     static let collectorBit: UInt32 = 1 << 31
 
@@ -90,13 +93,24 @@ extension Ref where Pointee == PosixFace {
         job.it.canceller = 0
         it.lock.unlock()
         guard !isPublished,
-            let block = BlockRef(address: job.it.subject.load(ordering: .acquiring))
+            let block = BlockRef(address: job.it.subject.load(ordering: .acquiring)),
+            !isInDeadFrame(block)
         else { return }
         complete(block, result, list: ListRef(address: job.it.owner), isInline: false)
         // Sequentially consistent, after the store of the error: pairs with a sleeper that sets
         // its bit and looks at the error again.
         let sleepers = job.it.sleepers.load(ordering: .sequentiallyConsistent)
         if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
+    }
+
+    /// True for a block that lies where main() has had its variables and exit() now has its own: main has
+    /// returned with the request under way, and nobody will ask for it.
+    private func isInDeadFrame(_ block: BlockRef) -> Bool {
+        let frame = it.frameAtExit.load(ordering: .relaxed)
+        if frame == 0 { return false }
+        // exit() and what it calls need some KiB; of what main() needed nothing is known.
+        let end = frame &+ 65_536
+        return block.address < end && end &- block.address < 8 << 20
     }
 
     func countFinishedLocked(_ result: Int) {

@@ -43,13 +43,15 @@ extension Ref where Pointee == PosixFace {
     /// aio_fsync. 0 or a negated errno.
     func startSync(_ block: BlockRef, _ operation: JobOperation) -> Int {
         if System.fileFlags(block.it.descriptor) < 0 { return refuse(block, failure(EBADF)) }
-        let refusal = commonRefusal(of: block)
+        // All else in the block is of no account (POSIX.1-2017, aio_fsync).
+        let refusal = block.it.notification.refusal
         if refusal < 0 { return refuse(block, refusal) }
         it.done.remove(block)
         return withSignalsBlocked {
             var batch = Batch()
             var request = Request(operation: operation, descriptor: block.it.descriptor)
-            describe(block, &request)
+            request.face = .posix
+            request.resfd = block.it.notification.eventfd
             let result = start(block, &request, list: nil, &batch)
             handOver(&batch)
             wakeSleepers()
@@ -134,15 +136,6 @@ extension Ref where Pointee == PosixFace {
         return start(block, &request, list: list, &batch)
     }
 
-    /// Fills in what all requests of a block have in common.
-    fileprivate func describe(_ block: BlockRef, _ request: inout Request) {
-        request.face = .posix
-        request.priority = UInt8(truncatingIfNeeded: block.it.priority)
-        if block.it.notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
-            request.resfd = block.it.notification.descriptor
-        }
-    }
-
     private func handOver(_ batch: inout Batch) {
         // Whoever sleeps later nudges the daemon first.
         it.engine.handOver(&batch)
@@ -153,10 +146,6 @@ extension Ref where Pointee == PosixFace {
     /// What is wrong with the request whatever its file: a negated errno, or 0.
     private func refusal(of block: BlockRef, _ operation: Transfer) -> Int {
         if block.it.offset < 0 || block.it.length < 0 { return failure(EINVAL) }
-        return commonRefusal(of: block)
-    }
-
-    private func commonRefusal(of block: BlockRef) -> Int {
         if block.it.priority < 0 || block.it.priority > Int32(IOCTX_AIO_PRIO_DELTA_MAX) {
             return failure(EINVAL)
         }
@@ -269,9 +258,7 @@ struct Transfer {
         request.length = min(block.it.length, System.transferBytesMax)
         request.vectors = vector
         request.vectorCount = 1
-        if block.it.notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
-            request.resfd = block.it.notification.descriptor
-        }
+        request.resfd = block.it.notification.eventfd
         return request
     }
 }

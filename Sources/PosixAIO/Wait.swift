@@ -5,7 +5,8 @@
 //
 // A sleeper of aio_suspend picks a bit by its thread and sets it in each job that it waits for;
 // whoever publishes such a job wakes that bit. Nothing is locked and nothing left behind but bits,
-// so a handler may sleep here, and a cancelled thread may end here.
+// so a handler may sleep here. A thread that is cancelled in its sleep goes back to the exported
+// function and ends there (system.h): what it has to take back, it takes back on the way.
 
 import CLibAIO
 import CPosixAIO
@@ -13,13 +14,14 @@ import JobTable
 import Paths
 import Synchronization
 
+/// What a sleep comes to in which the thread was cancelled: no errno, and nobody's but its caller's.
+private let threadCancelled = -Int(IOCTX_THREAD_CANCELLED)
+
 extension Atomic<UInt32> {
     /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
-    /// point. 0, -EAGAIN, -EINTR or -ETIMEDOUT. Always with a deadline: see `wait`. A thread that is
-    /// cancelled here calls `leave` with `argument`.
+    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. Always with a deadline: see `wait`.
     fileprivate borrowing func cancellableWait(
-        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64, argument: UInt = 0,
-        leave: @convention(c) (UnsafeMutableRawPointer?) -> Void = { _ in }
+        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
     ) -> Int {
         var deadline = timespec(nanoseconds: deadlineNs)
         return unsafe withUnsafePointer(to: self) { word in
@@ -27,7 +29,7 @@ extension Atomic<UInt32> {
                 unsafe Int(
                     ioctx_cancellable_wait(
                         UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), expected,
-                        bits, $0, leave, UnsafeMutableRawPointer(bitPattern: argument)))
+                        bits, $0))
             }
         }
     }
@@ -51,10 +53,15 @@ extension Ref where Pointee == PosixFace {
         let thread = System.threadIdentifier()
         var mayWatch = true
         var reason = 0
+        var namesAtFirst: UInt64?
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)
-            let found = pending(blocks, count, of: thread)
+            var names: UInt64 = 0
+            let found = pending(blocks, count, of: thread, names: &names)
             if found == .none { return 0 }
+            // One that is done may have been collected, and its block made another request's.
+            if namesAtFirst ?? names != names { return 0 }
+            namesAtFirst = names
             if takeFromKernel() { continue }
             if reason != 0 { return reason }
             if deadlineNs == 0 { return failure(EAGAIN) }
@@ -68,13 +75,17 @@ extension Ref where Pointee == PosixFace {
                 slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
             } else {
                 let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)
-                if pending(blocks, count, of: thread, bit: bit) == .none { return 0 }
+                if pending(blocks, count, of: thread, bit: bit, names: &names) == .none {
+                    return 0
+                }
                 it.engine.ensureKernelReaper()
                 it.engine.nudge()
-                slept = unsafe it.changes.cancellableWait(
+                slept = it.changes.cancellableWait(
                     while: seen, bits: bit, until: deadlineNs)
             }
-            if slept == failure(EINTR) && !isStillThere { return slept }
+            if slept == threadCancelled || slept == failure(EINTR) && !isStillThere {
+                return slept
+            }
             // Whether that was the very request is looked at once more.
             if slept == failure(EINTR) { reason = failure(EINTR) }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
@@ -88,11 +99,13 @@ extension Ref where Pointee == PosixFace {
         until deadlineNs: UInt64, _ mayWatch: inout Bool
     ) -> Int {
         // Whoever took events before has published them; nobody does from now on.
+        var names: UInt64 = 0
         let slept =
-            pending(blocks, count, of: thread) == .none
+            pending(blocks, count, of: thread, names: &names) == .none
             ? 0 : watch.sleep(until: deadlineNs, isCancellable: true)
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
+        if slept == threadCancelled { return slept }
         return slept == 0 && System.monotonicNs() >= deadlineNs ? failure(ETIMEDOUT) : slept
     }
 
@@ -110,17 +123,20 @@ extension Ref where Pointee == PosixFace {
         case others
     }
 
-    /// What requests of the list are pending while none is done. Each has the sleeper's bit then.
+    /// What requests of the list are pending while none is done. Each has the sleeper's bit then; `names`
+    /// is the sum of their names.
     private func pending(
-        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0
+        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0, names: inout UInt64
     ) -> Pending {
         var result = Pending.none
+        names = 0
         for index in 0..<UInt(bitPattern: count) {
             guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
                 let block = BlockRef(address: pointer.it)
             else { continue }
             if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return .none }
             guard let job = job(of: block) else { return .none }
+            names &+= block.it.job.load(ordering: .relaxed)
             if bit != 0 { job.it.sleepers.bitwiseOr(bit, ordering: .sequentiallyConsistent) }
             let isOwn =
                 block.it.result.load(ordering: .relaxed) == PosixFace.withKernel(thread)
@@ -141,7 +157,9 @@ extension Ref where Pointee == PosixFace {
         // Sequentially consistent: pairs with complete(), which opens the entry and then looks for
         // collectors.
         it.collectors.add(1, ordering: .sequentiallyConsistent)
-        defer { if isStillThere { collectorLeaves() } }
+        defer {
+            if isStillThere { it.collectors.subtract(1, ordering: .sequentiallyConsistent) }
+        }
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)
             if let first = withSignalsBlocked({ it.done.takeFirst() }) {
@@ -155,20 +173,18 @@ extension Ref where Pointee == PosixFace {
             if CurrentThread().interruptedLayer { return failure(EINTR) }
             it.engine.ensureKernelReaper()
             it.engine.nudge()
-            let slept = unsafe it.changes.cancellableWait(
-                while: seen, bits: PosixFace.collectorBit, until: deadlineNs,
-                leave: { _ in PosixFace.current?.collectorLeaves() })
-            if slept == failure(EINTR) && !isStillThere { return slept }
+            let slept = it.changes.cancellableWait(
+                while: seen, bits: PosixFace.collectorBit, until: deadlineNs)
+            if slept == threadCancelled || slept == failure(EINTR) && !isStillThere {
+                return slept
+            }
             if slept == failure(EINTR) { reason = failure(EINTR) }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
         }
     }
 
-    private func collectorLeaves() {
-        it.collectors.subtract(1, ordering: .sequentiallyConsistent)
-    }
-
-    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed.
+    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed. No
+    /// cancellation point: <aio.h> says that the function throws nothing.
     func awaitAll(_ list: ListRef) -> Int {
         var result = 0
         it.engine.ensureKernelReaper()
@@ -176,21 +192,14 @@ extension Ref where Pointee == PosixFace {
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
             left > 1, result == 0
         {
-            let slept = unsafe list.it.references.cancellableWait(
-                while: left, bits: .max, until: .max, argument: list.address,
-                leave: {
-                    guard let list = ListRef(address: UInt(bitPattern: $0)) else { return }
-                    PosixFace.current?.leaveAwaited(list)
-                })
-            if slept == failure(EINTR) { result = slept }
+            let slept = list.it.references.wait(while: left, until: .max)
             if slept == failure(EINTR) && !isStillThere { return slept }
+            if slept == failure(EINTR) { result = slept }
         }
         if result == 0 && list.it.failures.load(ordering: .relaxed) > 0 {
             result = failure(EIO)
         }
-        leaveAwaited(list)
+        withSignalsBlocked { leave(list) }
         return result
     }
-
-    private func leaveAwaited(_ list: ListRef) { withSignalsBlocked { leave(list) } }
 }

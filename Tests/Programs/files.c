@@ -655,7 +655,31 @@ static void descriptors_do_not_pile_up(void) {
     }
 }
 
+// ---- Protection keys -----------------------------------------------------------------------
+
+// A buffer that only the submitting thread has made accessible, after daemons were started.
+static void a_buffer_under_a_key_of_the_thread_is_read_into(void) {
+    int fd = patterned_file("keyed", 9, 64 * BLOCK), ends[2];
+    io_context_t context = new_context(8);
+    struct iocb request;
+    char byte, *buffer = aligned(BLOCK);
+    must(pipe(ends), 0);
+    must(write(ends[1], "x", 1), 1);
+    io_prep_pread(&request, fd, &byte, 1, 0);
+    must(run_one(context, &request), 1);
+    int key = pkey_alloc(0, 0);
+    if (key < 0) skip_case("this processor has no protection keys");
+    must(pkey_mprotect(buffer, BLOCK, PROT_READ | PROT_WRITE, key), 0);
+    for (int round = 0; round < 4; round++) {
+        make_cold(fd);
+        io_prep_pread(&request, fd, buffer, BLOCK, round * 16l * BLOCK);
+        must(run_one(context, &request), BLOCK);
+        expect(has_pattern(buffer, 9, (uint64_t)round * 16 * BLOCK, BLOCK), true);
+    }
+}
+
 static const struct test_case cases[] = {
+    CASE(a_buffer_under_a_key_of_the_thread_is_read_into),
     CASE(cold_read_keeps_its_file),
     CASE(batch_of_cold_reads_keeps_its_file),
     CASE(direct_reads_keep_their_file),

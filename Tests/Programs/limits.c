@@ -295,6 +295,22 @@ static void no_more_is_transferred_than_the_kernel_does(void) {
     expect(run_one(new_context(8), &request), 0x7ffff000);
 }
 
+static void all_memory_to_come_may_be_locked(void) {
+    become_nobody();
+    set_limit(RLIMIT_MEMLOCK, 8 << 20);
+    if (mlockall(MCL_FUTURE) < 0) skip_case("memory cannot be locked here");
+    int fd = patterned_file("locked", 1, 64 * BLOCK);
+    char *buffer = aligned(BLOCK);
+    io_context_t context = new_context(64);
+    struct iocb request;
+    make_cold(fd);
+    for (int round = 0; round < 8; round++) {
+        io_prep_pread(&request, fd, buffer, BLOCK, round * 8l * BLOCK);
+        must(run_one(context, &request), BLOCK);
+    }
+    must(io_destroy(context), 0);
+}
+
 // ---- Vectors -------------------------------------------------------------------------------
 
 #define VECTOR_BLOCKS 4096
@@ -340,6 +356,7 @@ static const struct test_case cases[] = {
     CASE(small_files_are_enough),
     CASE(locked_memory_stays_small),
     CASE(no_memory_may_be_locked),
+    CASE(all_memory_to_come_may_be_locked),
     CASE(standard_descriptors_may_be_closed),
     CASE(user_can_change_with_requests_in_flight),
     SLOW_CASE(last_threads_are_enough, 40),

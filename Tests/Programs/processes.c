@@ -3,9 +3,14 @@
 
 #include "harness.h"
 
+#include <aio.h>
 #include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #define BLOCKS_IN_FLIGHT 64
@@ -497,6 +502,142 @@ static void idle_daemons_leave_and_come_back(void) {
     remark("at most %d daemons", most);
 }
 
+// ---- Requests that nobody asks for ---------------------------------------------------------
+
+static void start_sync(struct aiocb *block, int fd) {
+    memset(block, 0, sizeof *block);
+    block->aio_fildes = fd;
+    block->aio_sigevent.sigev_notify = SIGEV_NONE;
+    must(aio_fsync(O_SYNC, block), 0);
+}
+
+static void process_ends_although_nobody_asks_for_its_requests(void) {
+    static struct aiocb block;
+    int fd = patterned_file("file", 1, BLOCK);
+    setenv("IOCTX_AIOD_LIFETIME", "100", 1);
+    pid_t child = fork();
+    if (child == 0) {
+        start_sync(&block, fd);
+        pthread_exit(NULL);
+    }
+    expect_clean_exit(child, 8);
+}
+
+// Leaves a request under way whose block is in a frame that is gone, as main() does when it returns.
+__attribute__((noinline)) static void leave_a_request(int fd, size_t depth) {
+    static const char data[BLOCK];
+    char *room = __builtin_alloca(depth + sizeof(struct aiocb));
+    must(pwrite(fd, data, BLOCK, 0), BLOCK);
+    start_sync((struct aiocb *)room, fd);
+}
+
+static void exit_writes_to_no_frame_that_is_gone(void) {
+    int fd = patterned_file("file", 1, BLOCK);
+    for (size_t depth = 0; depth < 1024; depth += 32) {
+        pid_t child = fork();
+        if (child == 0) {
+            leave_a_request(fd, depth);
+            exit(0);
+        }
+        must_that(wait_for(child, 8) == 0, "child failed with a block at depth %zu", depth);
+    }
+}
+
+// ---- Descriptor tables of their own --------------------------------------------------------
+
+static atomic_bool is_over;
+
+static void *read_with_own_descriptors(void *unused) {
+    char *buffer = aligned(BLOCK);
+    must((int)syscall(SYS_unshare, CLONE_FILES), 0);
+    io_context_t context = new_context(8);
+    int fd = open(temp_path("cold"), O_RDONLY);
+    struct iocb request;
+    for (int round = 0; !atomic_load(&is_over); round++) {
+        make_cold(fd);
+        io_prep_pread(&request, fd, buffer, BLOCK, round * 3l % 64 * BLOCK);
+        must(run_one(context, &request), BLOCK);
+    }
+    io_destroy(context);
+    return unused;
+}
+
+static void threads_with_their_own_descriptors_share_few_daemons(void) {
+    pthread_t threads[2];
+    patterned_file("cold", 9, 64 * BLOCK);
+    for (int i = 0; i < 2; i++) start_thread(&threads[i], read_with_own_descriptors, NULL);
+    sleep_ms(1500);
+    int daemons = threads_named("aiod");
+    atomic_store(&is_over, true);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    expect_that(daemons <= 12, "%d daemons", daemons);
+}
+
+// The ways to a daemon have names in the network's namespace.
+static void a_network_of_its_own_keeps_no_daemon_away(void) {
+    setenv("IOCTX_AIOD_LIFETIME", "100", 1);
+    setenv("IOCTX_AIOD_TIMEOUT", "100", 1);
+    int empty = eventfd(0, 0);
+    uint64_t one = 1;
+    io_context_t context = used_context(8);
+    struct iocb request;
+    struct io_event event;
+    for (int round = 0; round < 2; round++) {
+        io_prep_poll(&request, empty, POLLIN);
+        submit(context, &request);
+        must(write(empty, &one, sizeof one), sizeof one);
+        reap(context, 1, &event);
+        must(read(empty, &one, sizeof one), sizeof one);
+        sleep_ms(400);
+        if (round == 0 && unshare(CLONE_NEWNET) < 0) skip_case("no network namespace is to be had here");
+    }
+}
+
+// ---- A filter that comes late --------------------------------------------------------------
+
+static void forbid_io_uring_to_all_threads(void) {
+    struct sock_filter instructions[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog filter = {4, instructions};
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    must((int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter), 0);
+}
+
+// What is with io_uring then fails, and the rest goes elsewhere.
+static void a_filter_that_comes_late_keeps_back_no_event(void) {
+    int fd = patterned_file("cold", 9, 512 * BLOCK), ends[2];
+    char *buffer = aligned(BLOCK), byte;
+    io_context_t context = new_context(16);
+    struct iocb waiting, request;
+    struct io_event event;
+    must(pipe(ends), 0);
+    io_prep_pread(&waiting, ends[0], &byte, 1, 0);
+    submit(context, &waiting);
+    make_cold(fd);
+    forbid_io_uring_to_all_threads();
+    for (int round = 0; round < 8; round++) {
+        make_cold(fd);
+        io_prep_pread(&request, fd, buffer, BLOCK, round * 50l * BLOCK);
+        submit(context, &request);
+        do {
+            reap(context, 1, &event);
+            if (event.obj == &waiting) expect((long)event.res, -EIO);
+        } while (event.obj != &request);
+        if (round > 0) expect((long)event.res, BLOCK);
+    }
+    if (fcntl(ends[0], F_GETFD) >= 0) must(write(ends[1], "x", 1), 1);
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    double before = (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+    sleep_ms(300);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    expect_that((double)used.tv_sec + (double)used.tv_nsec / 1e9 - before < 0.1,
+        "a daemon is busy with nothing");
+}
+
 static const struct test_case cases[] = {
     SLOW_CASE(fork_leaves_the_contexts_behind, 60),
     CASE(grandchildren_can_use_aio),
@@ -513,6 +654,11 @@ static const struct test_case cases[] = {
     CASE(cold_reads_outlive_their_thread),
     CASE(direct_reads_outlive_their_thread),
     LAYER_CASE(pipe_reads_outlive_their_thread, 20, PIPE_REASON),
+    CASE(process_ends_although_nobody_asks_for_its_requests),
+    LAYER_CASE(exit_writes_to_no_frame_that_is_gone, 60, "the C library writes there"),
+    CASE(a_network_of_its_own_keeps_no_daemon_away),
+    CASE(threads_with_their_own_descriptors_share_few_daemons),
+    LAYER_CASE(a_filter_that_comes_late_keeps_back_no_event, 20, PIPE_REASON),
     LAYER_CASE(nothing_happens_at_load_time, 20, "the kernel's AIO has nothing to start"),
     LAYER_CASE(idle_daemons_leave_and_come_back, 40, "the kernel's AIO has no daemons in the process"),
 };

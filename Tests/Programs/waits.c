@@ -240,55 +240,129 @@ static void an_fsync_without_a_daemon_is_not_done_before_the_write(void) {
 
 // ---- Cancelled threads ---------------------------------------------------------------------
 
-struct list_call {
-    struct aiocb block, *list[1];
-    int result, error;
-};
+static struct aiocb endless_block;
+static atomic_bool has_cleaned_up, has_returned;
 
-static void *wait_for_list(void *argument) {
-    struct list_call *call = argument;
+static void clean_up(void *unused) {
+    (void)unused;
+    atomic_store(&has_cleaned_up, true);
+}
+
+static void *suspend_for_ever(void *unused) {
+    const struct aiocb *list[] = {&endless_block};
+    // Compiled with -fexceptions, as C++ is: the handler is found by unwinding.
+    pthread_cleanup_push(clean_up, NULL);
     atomic_store(&has_started, true);
-    call->result = lio_listio(LIO_WAIT, call->list, 1, NULL);
-    call->error = errno;
+    aio_suspend(list, 1, NULL);
+    pthread_cleanup_pop(0);
+    return unused;
+}
+
+static void *list_for_ever(void *unused) {
+    struct aiocb *list[] = {&endless_block};
+    atomic_store(&has_started, true);
+    lio_listio(LIO_WAIT, list, 1, NULL);
+    atomic_store(&has_returned, true);
+    pthread_testcancel();
+    return unused;
+}
+
+static int start_endless(void) {
+    static char byte;
+    int ends[2];
+    must(pipe(ends), 0);
+    endless_block = (struct aiocb){
+        .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    return ends[1];
+}
+
+static void a_cancelled_thread_in_aio_suspend_is_unwound(void) {
+    pthread_t thread;
+    void *result;
+    start_endless();
+    must(aio_read(&endless_block), 0);
+    start_thread(&thread, suspend_for_ever, NULL);
+    while (!atomic_load(&has_started)) sched_yield();
+    sleep_ms(50);
+    must(pthread_cancel(thread), 0);
+    must(pthread_join(thread, &result), 0);
+    expect((long)result, (long)PTHREAD_CANCELED);
+    expect(atomic_load(&has_cleaned_up), true);
+}
+
+// <aio.h> declares that it throws nothing: whoever unwinds from there ends a program of C++.
+static void lio_listio_is_no_cancellation_point(void) {
+    pthread_t thread;
+    void *result;
+    int writer = start_endless();
+    start_thread(&thread, list_for_ever, NULL);
+    while (!atomic_load(&has_started)) sched_yield();
+    sleep_ms(50);
+    must(pthread_cancel(thread), 0);
+    sleep_ms(50);
+    expect(atomic_load(&has_returned), false);
+    must(write(writer, "x", 1), 1);
+    must(pthread_join(thread, &result), 0);
+    expect((long)result, (long)PTHREAD_CANCELED);
+    expect(atomic_load(&has_returned), true);
+}
+
+// ---- Blocks and functions ------------------------------------------------------------------
+
+static void *suspend_for_a_second(void *result) {
+    const struct aiocb *list[] = {&endless_block};
+    struct timespec second = {1, 0};
+    atomic_store(&has_started, true);
+    *(int *)result = aio_suspend(list, 1, &second);
     return NULL;
 }
 
-// Makes the process's first request of POSIX AIO with so little address space that there is room for a few
-// thousand lists only, where there are 65,536 as a rule.
-static void begin_with_few_lists(int fd) {
-    struct rlimit before, small;
-    char byte;
-    struct aiocb block = {
-        .aio_fildes = fd, .aio_buf = &byte, .aio_nbytes = 1, .aio_sigevent.sigev_notify = SIGEV_NONE};
-    must(getrlimit(RLIMIT_AS, &before), 0);
-    small = (struct rlimit){32 << 20, before.rlim_max};
-    must(setrlimit(RLIMIT_AS, &small), 0);
-    must(aio_read(&block), 0);
-    must(setrlimit(RLIMIT_AS, &before), 0);
-    expect(aio_cancel(fd, &block), AIO_CANCELED);
+// The block of a request that is done may be another request's by the time that a sleeper looks at it.
+static void aio_suspend_sees_what_is_done_and_made_again(void) {
+    for (int round = 0; round < 5; round++) {
+        pthread_t thread;
+        int result = -1, writer = start_endless();
+        must(aio_read(&endless_block), 0);
+        atomic_store(&has_started, false);
+        start_thread(&thread, suspend_for_a_second, &result);
+        while (!atomic_load(&has_started)) sched_yield();
+        sleep_ms(20);
+        must(write(writer, "x", 1), 1);
+        while (aio_error(&endless_block) == EINPROGRESS) {}
+        expect(aio_return(&endless_block), 1);
+        must(aio_read(&endless_block), 0);
+        pthread_join(thread, NULL);
+        expect(result, 0);
+        must(write(writer, "x", 1), 1);
+        while (aio_error(&endless_block) == EINPROGRESS) {}
+    }
 }
 
-static void a_cancelled_wait_for_a_list_leaves_none_behind(void) {
-    struct list_call call;
-    int ends[2];
+static atomic_int status_of_child;
+
+static void fork_in_function(union sigval ends_thread) {
+    int status;
+    pid_t forked = fork();
+    if (forked == 0 && ends_thread.sival_int) pthread_exit(NULL);
+    if (forked == 0) return;
+    waitpid(forked, &status, 0);
+    atomic_store(&status_of_child, status);
+}
+
+static void a_child_forked_by_a_notification_ends_with_its_thread(void) {
+    int fd = patterned_file("file", 1, BLOCK);
     char byte;
-    must(pipe(ends), 0);
-    begin_with_few_lists(ends[0]);
-    for (int round = 0; round < 16000; round++) {
-        pthread_t thread;
-        memset(&call, 0, sizeof call);
-        call.block = (struct aiocb){
-            .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ,
-            .aio_sigevent.sigev_notify = SIGEV_NONE};
-        call.list[0] = &call.block;
-        atomic_store(&has_started, false);
-        start_thread(&thread, wait_for_list, &call);
-        while (!atomic_load(&has_started)) sched_yield();
-        sched_yield();
-        pthread_cancel(thread);
-        pthread_join(thread, NULL);
-        must_that(call.result == 0, "lio_listio: errno %d in round %d", call.error, round);
-        aio_cancel(ends[0], NULL);
+    for (int round = 0; round < 4; round++) {
+        struct aiocb block = {
+            .aio_fildes = fd, .aio_buf = &byte, .aio_nbytes = 1,
+            .aio_sigevent = {
+                .sigev_notify = SIGEV_THREAD, .sigev_notify_function = fork_in_function,
+                .sigev_value.sival_int = round % 2}};
+        atomic_store(&status_of_child, -1);
+        must(aio_read(&block), 0);
+        for (int look = 0; look < 500 && atomic_load(&status_of_child) < 0; look++) sleep_ms(10);
+        expect(atomic_load(&status_of_child), 0);
     }
 }
 
@@ -391,8 +465,10 @@ int main(int argc, char **argv) {
         CASE(an_fsync_without_a_daemon_is_not_done_before_the_write),
         CASE(aio_cancel_tells_what_it_has_cancelled),
         CASE(aio_cancel_looks_at_no_block_that_is_gone),
-        LAYER_CASE(a_cancelled_wait_for_a_list_leaves_none_behind, 60,
-            "the C library has no lists to run out of"),
+        CASE(a_cancelled_thread_in_aio_suspend_is_unwound),
+        CASE(lio_listio_is_no_cancellation_point),
+        CASE(aio_suspend_sees_what_is_done_and_made_again),
+        CASE(a_child_forked_by_a_notification_ends_with_its_thread),
     };
     return RUN_CASES(argc, argv, cases);
 }

@@ -193,10 +193,26 @@ void ioctx_note_starter(void);
 int ioctx_run_in_child(void (*body)(void *), void *argument);
 
 /*
- * Sleeps for at most `ns` until the kernel has an event for its AIO context, as a cancellation point if
- * that is wanted, and leaves the event there. -EFAULT when there is one, 0 when the time is over, else a
- * negated errno.
+ * Sleeps that pthread_cancel ends: -IOCTX_THREAD_CANCELLED then, which is no errno. Nothing of the thread has been unwound, and the
+ * caller goes back to the program's call, where pthread_exit(PTHREAD_CANCELED) does it: the layer's own
+ * frames have no unwinding tables, and the program's cleanup handlers and destructors are above them.
+ */
+
+enum { IOCTX_THREAD_CANCELLED = 4000 };
+
+/* FUTEX_WAIT_BITSET until `deadline` (struct timespec, monotonic): 0 or a negated errno. */
+int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits, const void *deadline);
+
+/*
+ * For at most `ns` until the kernel has an event for its AIO context, which is left there: -EFAULT when
+ * there is one, 0 when the time is over, else a negated errno. No cancellation point with 0.
  */
 int ioctx_await_event(uintptr_t context, uint64_t ns, int is_cancellable);
+
+/*
+ * Lets the calling thread use memory under every protection key (pkeys(7)): a new thread has the rights of
+ * the one that starts it, and a daemon serves all threads.
+ */
+void ioctx_open_memory_keys(void);
 
 #endif

@@ -47,8 +47,11 @@ int ioctx_aio_cancel(int descriptor, void *block);
 intptr_t ioctx_aio_waitcomplete(void *block, const void *timeout);
 int ioctx_lio_listio(int mode, const void *list, int count, const void *event,
                      int individually);
-/* Awaits accepted writes when the process exits; called by the destructor in exports.c. */
-void ioctx_posix_rundown(void);
+/*
+ * Awaits accepted writes when the process exits; called by the destructor in exports.c, whose frame is at
+ * `frame`.
+ */
+void ioctx_posix_rundown(uintptr_t frame);
 
 /* ---- Threads (threads.c) ---- */
 
@@ -61,12 +64,5 @@ void ioctx_call_notification(uintptr_t function, uintptr_t value, void (*leave)(
 
 /* Calls it in a thread of its own with the program's attributes. 0 or a positive errno. */
 int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attributes);
-
-/*
- * FUTEX_WAIT_BITSET until `deadline` (struct timespec, monotonic) as a cancellation point: 0 or a
- * negated errno. `leave(argument)` is called when the thread is cancelled here.
- */
-int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits,
-                           const void *deadline, void (*leave)(void *), void *argument);
 
 #endif

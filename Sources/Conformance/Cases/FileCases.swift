@@ -205,6 +205,18 @@ enum FileCases {
             s.run(context, s.pread(pipe.reader, 200))
             s.run(context, s.pread(pipe.reader, 200))
         },
+        Case("socket/empty-datagrams") { s in
+            let context = s.setup()
+            for type in [SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM] {
+                let (near, far) = try s.sockets(Int32(type.rawValue))
+                s.run(context, s.pwrite(near, 0))
+                s.run(context, s.pwritev(near, []))
+                s.run(context, s.pread(near, 0))
+                for _ in 0..<3 {
+                    s.line("arrived: \(recv(far.descriptor, nil, 0, Int32(MSG_DONTWAIT)))")
+                }
+            }
+        },
         Case("pipe/write-without-reader") { s in
             testbed_catch(SIGPIPE, 0)
             let context = s.setup()
