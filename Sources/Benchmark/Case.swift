@@ -32,8 +32,8 @@ public struct Case: Sendable {
         self.goals = goals
         place = posix.transfer.place
         interface = .posix
-        // Threads of the C library's serve a list. The scheduler takes its time to settle where, and
-        // after each pause anew: short turns would show what no program meets that goes on.
+        // Threads of the C library's serve a list. The scheduler takes its time to settle where,
+        // and after each pause anew: short turns would show what no program meets that goes on.
         let isOneGo = posix.transfer.isLasting || posix.waiting == .list
         slices = isOneGo ? 1 : Self.slicesOfMany
         measure = { try posix.measure($0) }

@@ -65,7 +65,8 @@ public struct ChildTask: Codable, Sendable {
         }
     }
 
-    /// Says that what was asked for is done, and waits for leave to measure. False when that was all.
+    /// Says that what was asked for is done, and waits for leave to measure. False when that was
+    /// all.
     static func awaitTurn() -> Bool {
         var byte = Child.byte
         say(Data([byte]))

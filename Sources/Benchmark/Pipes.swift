@@ -155,7 +155,8 @@ enum PipeCases {
     /// An epoll set has a socket and an eventfd of the layer's own.
     private static let ownPolls = 2
 
-    /// What the daemon holds goes by the pipes, not by the requests: one poll for each, and few files.
+    /// What the daemon holds goes by the pipes, not by the requests: one poll for each, and few
+    /// files.
     private static func checkHeld() throws {
         var held = DaemonView()
         for _ in 0..<100 where held.polls < Pipes.count {

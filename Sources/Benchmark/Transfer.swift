@@ -36,8 +36,8 @@ struct Transfer: Sendable {
     /// Contexts of each client, taken in turn.
     var contexts = 1
     var reaping = Reaping.call
-    /// Each context serves a buffered read before: what a layer makes of a context at its first request
-    /// must hold for those to come.
+    /// Each context serves a buffered read before: what a layer makes of a context at its first
+    /// request must hold for those to come.
     var beginsBuffered = false
     /// Whether a request takes so long that to look at the clock for each costs nothing.
     var isSlow: Bool {

@@ -62,8 +62,8 @@ struct Judgement {
             || layer == reference && isOnTheKernelsRing(reference, engine)
     }
 
-    /// With these engines a context that begins with POLL, or with O_DIRECT, has the kernel's own ring,
-    /// on which nothing differs. No case with a documented difference begins with O_DIRECT.
+    /// With these engines a context that begins with POLL, or with O_DIRECT, has the kernel's own
+    /// ring, on which nothing differs. No case with a documented difference begins with O_DIRECT.
     private static func isOnTheKernelsRing(_ transcript: [String], _ engine: String) -> Bool {
         guard engine == "auto" || engine == "native" else { return false }
         return transcript.first { $0.hasPrefix("io_submit(") }?.contains("{POLL ") == true

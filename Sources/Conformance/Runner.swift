@@ -68,8 +68,8 @@ public struct Runner: Sendable {
             }, nil) == 0
     }
 
-    /// Calls `report` with each outcome in the order of the cases and engines, as soon as all of its
-    /// case are known.
+    /// Calls `report` with each outcome in the order of the cases and engines, as soon as all of
+    /// its case are known.
     public func run(_ cases: [Case], report: (Outcome) -> Void) {
         let board = Board(count: cases.count)
         var workers: [Worker] = []

@@ -1,9 +1,9 @@
-// What the layer counts, in a page that readers outside the process find by its name: counters.h says
-// where, what each number means, and how to read it.
+// What the layer counts, in a page that readers outside the process find by its name: counters.h
+// says where, what each number means, and how to read it.
 //
-// The page is a private mapping of a file in memory: the file gives it its name and nothing else, so
-// a forked child can never write its parent's. Where no such file can be had, the page has no name,
-// and nobody outside finds it.
+// The page is a private mapping of a file in memory: the file gives it its name and nothing else,
+// so a forked child can never write its parent's. Where no such file can be had, the page has no
+// name, and nobody outside finds it.
 //
 // Lock key: that of the owner; (f) Linux face, (t) job table, (p) POSIX face. Without one: atomic.
 

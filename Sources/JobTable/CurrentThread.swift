@@ -1,7 +1,8 @@
-// What a thread of the process knows of itself inside the layer: one record for each, zero at first.
+// What a thread of the process knows of itself inside the layer: one record for each, zero at
+// first.
 //
-// Signal handlers are the reason. A handler may interrupt the layer, or anything else, in its own thread
-// and call the layer again; what it may do then depends on what it has interrupted.
+// Signal handlers are the reason. A handler may interrupt the layer, or anything else, in its own
+// thread and call the layer again; what it may do then depends on what it has interrupted.
 
 import CLibAIO
 
@@ -66,9 +67,9 @@ public struct CurrentThread {
 
     // MARK: Signals
 
-    /// Blocks signals but for the C library's own two, as pthread_sigmask does: setuid() must reach every
-    /// thread. And but for SIGSYS, for a program that lets its seccomp filter trap calls of ours would be
-    /// killed. The mask before, for `restoreSignals`.
+    /// Blocks signals but for the C library's own two, as pthread_sigmask does: setuid() must reach
+    /// every thread. And but for SIGSYS, for a program that lets its seccomp filter trap calls of
+    /// ours would be killed. The mask before, for `restoreSignals`.
     @inline(__always)
     func blockSignals() -> UInt64 {
         var all = ~(UInt64(3) << 31 | UInt64(1) << UInt64(SIGSYS - 1))
@@ -103,9 +104,9 @@ public struct CurrentThread {
         }
     }
 
-    /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call of its
-    /// own waits for a disk. A handler that ran sooner might fork, and its child would return into a call
-    /// that knows memory which the child does not have.
+    /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call
+    /// of its own waits for a disk. A handler that ran sooner might fork, and its child would
+    /// return into a call that knows memory which the child does not have.
     func blockUntilLeaving() {
         if unsafe record.pointee.is_blocked || record.pointee.calls == 0 { return }
         unsafe record.pointee.mask_before = blockSignals()
@@ -119,16 +120,16 @@ public struct CurrentThread {
         unsafe restoreSignals(record.pointee.mask_before)
     }
 
-    /// Takes the signals that are blocked now for those that are outside of handlers. For calls that
-    /// handlers do not make, as a rule.
+    /// Takes the signals that are blocked now for those that are outside of handlers. For calls
+    /// that handlers do not make, as a rule.
     public func noteUsualMask() {
         unsafe record.pointee.usual_mask = Self.mask
         unsafe record.pointee.is_mask_known = true
     }
 
-    /// True when a signal that has a handler is blocked and was not when they were noted last, as in that
-    /// handler, which may have interrupted anything: pthread_create allocates, and would wait for the
-    /// malloc that it interrupted. In a thread of which nothing was noted, it is now.
+    /// True when a signal that has a handler is blocked and was not when they were noted last, as
+    /// in that handler, which may have interrupted anything: pthread_create allocates, and would
+    /// wait for the malloc that it interrupted. In a thread of which nothing was noted, it is now.
     public var mayBeInHandler: Bool {
         if unsafe record.pointee.blockers != 0 { return false }
         if unsafe !record.pointee.is_mask_known { noteUsualMask() }
@@ -137,8 +138,8 @@ public struct CurrentThread {
         return isLikely
     }
 
-    /// The thread waits for events, as handlers seldom do: if it was taken for one, it has only blocked
-    /// more signals since they were noted.
+    /// The thread waits for events, as handlers seldom do: if it was taken for one, it has only
+    /// blocked more signals since they were noted.
     @inline(__always)
     public func waitsOutsideOfHandlers() {
         if unsafe record.pointee.was_taken_for_handler && !isNested {
@@ -147,8 +148,8 @@ public struct CurrentThread {
         }
     }
 
-    /// Whether a handler is installed for one of the signals of a mask. Programs that read their signals
-    /// from a descriptor block them, and have none.
+    /// Whether a handler is installed for one of the signals of a mask. Programs that read their
+    /// signals from a descriptor block them, and have none.
     private static func haveHandler(_ mask: UInt64) -> Bool {
         var left = mask
         while left != 0 {

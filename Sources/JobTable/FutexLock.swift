@@ -9,10 +9,10 @@ import Synchronization
 
 /// A futex lock: 0 free, 1 held. Zeroed memory is a free lock.
 ///
-/// To free it takes a plain store: a locked instruction is a fiftieth of a cached read, which takes three
-/// locks. The price is that a thread on its way to sleep may not see the lock free yet, nor be seen by
-/// who frees it, for as long as a processor keeps a store to itself. So nobody sleeps for long without
-/// looking again.
+/// To free it takes a plain store: a locked instruction is a fiftieth of a cached read, which takes
+/// three locks. The price is that a thread on its way to sleep may not see the lock free yet, nor
+/// be seen by who frees it, for as long as a processor keeps a store to itself. So nobody sleeps
+/// for long without looking again.
 public struct FutexLock: ~Copyable {
     private let word = Atomic<UInt32>(0)
     /// Those who sleep, or are about to.
@@ -25,7 +25,8 @@ public struct FutexLock: ~Copyable {
     /// A free lock.
     public init() {}
 
-    /// Waits until the lock is this thread's. Not recursive: a handler must ask `interruptedLayer` first.
+    /// Waits until the lock is this thread's. Not recursive: a handler must ask `interruptedLayer`
+    /// first.
     @inline(__always)
     public borrowing func lock() {
         CurrentThread().enterCritical()

@@ -1,6 +1,7 @@
 // The jobs of a gate in the order in which they entered it.
 //
-// Everything here is under the gate's lock. Links are indexes plus one, so zeroed memory is an empty list.
+// Everything here is under the gate's lock. Links are indexes plus one, so zeroed memory is an
+// empty list.
 
 /// A list of jobs, linked both ways by their fields of that purpose: a job is in one gate at most.
 struct GateList {

@@ -47,8 +47,8 @@ public struct Vector {
     }
 }
 
-/// One request while it is not complete: a record of the table, used again and again. Its state says who
-/// may touch it; a name (index and generation) tells a later use from an earlier.
+/// One request while it is not complete: a record of the table, used again and again. Its state
+/// says who may touch it; a name (index and generation) tells a later use from an earlier.
 public struct Job: ~Copyable {
     /// Vectors that fit into the job itself; longer arrays take a vector block.
     public static let inlineVectors = 2
@@ -83,8 +83,8 @@ public struct Job: ~Copyable {
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
-    /// One at a time on its file: a direct write that makes it longer, a deferred buffered write, an
-    /// fsync that comes after one.
+    /// One at a time on its file: a direct write that makes it longer, a deferred buffered write,
+    /// an fsync that comes after one.
     public var isExclusive: Bool  // (w)
     /// A write that blocks though its file is ready, as on a terminal: for a thread of its own.
     public var blocksWhenReady: Bool  // (w)
@@ -100,8 +100,8 @@ public struct Job: ~Copyable {
     public let sleepers: Atomic<UInt32>
     /// The face's own: the program's record that the job is for, until the job is used again.
     public let subject: Atomic<UInt>
-    /// The face's own, under its lock: where whoever waits in aio_cancel wants to be told the result; an
-    /// address, or 0.
+    /// The face's own, under its lock: where whoever waits in aio_cancel wants to be told the
+    /// result; an address, or 0.
     public var canceller: UInt
     /// The face's own: set by whoever publishes the job, a daemon or a canceller.
     public let isPublished: Atomic<Bool>
@@ -166,15 +166,16 @@ extension Ref where Pointee == Job {
     /// True for what waits for a pipe or the like, and holds no thread meanwhile.
     public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
 
-    /// The result of a job that was taken back: what it had transferred by then, if that was with a stream,
-    /// for a file is read again. The kernel's io_cancel gives a cancelled poll the result 0.
+    /// The result of a job that was taken back: what it had transferred by then, if that was with a
+    /// stream, for a file is read again. The kernel's io_cancel gives a cancelled poll the result
+    /// 0.
     public var cancelledResult: Int {
         if it.isStream && it.progress > 0 { return it.progress }
         return it.operation == .poll ? 0 : failure(ECANCELED)
     }
 
-    /// Whether the result of a finished job tells that it was taken back. A stream that broke off tells no
-    /// less than one that was cancelled: what it had transferred by then.
+    /// Whether the result of a finished job tells that it was taken back. A stream that broke off
+    /// tells no less than one that was cancelled: what it had transferred by then.
     public var wasCancelled: Bool {
         it.result == Int64(cancelledResult)
             && (it.progress == 0 || it.cancelRequested.load(ordering: .acquiring))

@@ -9,8 +9,8 @@
 import CLibAIO
 import Synchronization
 
-/// Called by whoever finishes a job: a daemon, a submitter that had to do it itself, a thread of the program
-/// that takes the kernel's events. Never with a lock of the paths held.
+/// Called by whoever finishes a job: a daemon, a submitter that had to do it itself, a thread of
+/// the program that takes the kernel's events. Never with a lock of the paths held.
 public typealias CompletionHook = @convention(c) (UInt) -> Void
 
 /// How the table tells a face that one of its jobs is done.
@@ -163,8 +163,8 @@ extension Ref where Pointee == JobTable {
     @inline(__always)
     public func job(at index: UInt32) -> JobRef { it.jobs[index] }
 
-    /// The next in a chain of jobs linked by `queueNext`; whoever ends one asks before, for its link is
-    /// used again.
+    /// The next in a chain of jobs linked by `queueNext`; whoever ends one asks before, for its
+    /// link is used again.
     @inline(__always)
     public func successor(of job: JobRef) -> JobRef? {
         job.it.queueNext == Job.none ? nil : it.jobs[job.it.queueNext]

@@ -21,8 +21,8 @@ public struct Limits {
     /// Most jobs that wait or run at once in the process, beyond which io_submit answers -EAGAIN
     /// (IOCTX_MAX_AIO_QUEUE_PER_PROC).
     public var maxAioQueuePerProc: UInt32 = 1 << 20
-    /// Most direct requests that are with the process's shared context of the kernel's AIO at once; those
-    /// beyond go to a daemon (IOCTX_MAX_BUF_AIO).
+    /// Most direct requests that are with the process's shared context of the kernel's AIO at once;
+    /// those beyond go to a daemon (IOCTX_MAX_BUF_AIO).
     public var maxBufAio: UInt32 = 256
     /// How long an idle daemon stays, in milliseconds (IOCTX_AIOD_LIFETIME).
     public var aiodLifetimeMs: UInt32 = 2000
@@ -72,7 +72,8 @@ public struct Limits {
         return limits
     }
 
-    /// CPUs that the kernel counts on at most; io_setup's sizing depends on it. 1 where that cannot be read.
+    /// CPUs that the kernel counts on at most; io_setup's sizing depends on it. 1 where that cannot
+    /// be read.
     public static func possibleProcessors() -> UInt32 {
         var buffer = InlineArray<32, UInt64>(repeating: 0)
         return unsafe withUnsafeMutableBytes(of: &buffer) { bytes in

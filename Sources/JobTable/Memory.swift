@@ -67,8 +67,8 @@ public enum Memory {
         return UInt(bitPattern: address)
     }
 
-    /// As much address space as one reserve may take: a thirty-second part where it is limited, for the
-    /// program has its own plans with it. With mlockall(MCL_FUTURE) it counts as locked.
+    /// As much address space as one reserve may take: a thirty-second part where it is limited, for
+    /// the program has its own plans with it. With mlockall(MCL_FUTURE) it counts as locked.
     public static var reserveBytesMax: Int {
         let space = System.softLimit(RLIMIT_AS) ?? .max
         let locked =
@@ -100,8 +100,8 @@ public enum Memory {
         return Int32(truncatingIfNeeded: sized)
     }
 
-    /// True when a seccomp filter is active and does not let a child make a file in memory: it might
-    /// kill this process for the attempt.
+    /// True when a seccomp filter is active and does not let a child make a file in memory: it
+    /// might kill this process for the attempt.
     private static func filterForbidsFiles() -> Bool {
         if !System.isFiltered { return false }
         return unsafe ioctx_run_in_child(
@@ -170,8 +170,8 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
         UInt32(truncatingIfNeeded: Swift.max(1, 65_536 / MemoryLayout<Element>.stride))
     }
 
-    /// Reserves room for `capacity` elements, or for fewer where address space is limited or short; nil
-    /// when there is not even room for one step.
+    /// Reserves room for `capacity` elements, or for fewer where address space is limited or short;
+    /// nil when there is not even room for one step.
     public init?(capacity wanted: UInt32) {
         var count = wanted
         while true {

@@ -1,9 +1,9 @@
 // Kernel order: what was buffered had completed when io_submit returned.
 //
-// Of buffered requests cold reads are deferred (and with IOCTX_WRITES=async writes, which the stream gate
-// keeps in order). A later write of the process to the same bytes of the same file must not overtake the
-// read, so it waits here until that is done: the kernel's io_submit would have waited for that very read.
-// Reads do not wait for reads, and writes elsewhere do not wait at all.
+// Of buffered requests cold reads are deferred (and with IOCTX_WRITES=async writes, which the
+// stream gate keeps in order). A later write of the process to the same bytes of the same file must
+// not overtake the read, so it waits here until that is done: the kernel's io_submit would have
+// waited for that very read. Reads do not wait for reads, and writes elsewhere do not wait at all.
 
 import CLibAIO
 public import Synchronization

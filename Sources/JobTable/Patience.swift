@@ -1,9 +1,9 @@
 // Looking for a while before falling asleep.
 //
 // Waking a thread whose processor has halted takes its waker some twenty microseconds in a virtual
-// machine, and the thread as many more until it runs. Who can expect what it waits for sooner than that
-// looks for it first. Where that turns out to be in vain, it is not done the next times: an idle
-// process sleeps.
+// machine, and the thread as many more until it runs. Who can expect what it waits for sooner than
+// that looks for it first. Where that turns out to be in vain, it is not done the next times: an
+// idle process sleeps.
 
 import CLibAIO
 import Synchronization
@@ -14,15 +14,15 @@ public struct Patience: ~Copyable {
     /// After so many vain looks in a row, one in 2 to that power waits begins with a look.
     private static let vainMax: UInt32 = 8
 
-    /// Vain looks in a row, and above those four bits the waits that are to pass without one. A hint:
-    /// what gets lost between two threads does no harm.
+    /// Vain looks in a row, and above those four bits the waits that are to pass without one. A
+    /// hint: what gets lost between two threads does no harm.
     private let state = Atomic<UInt32>(0)
 
     /// Of somebody who has not looked in vain yet.
     public init() {}
 
-    /// Looks until `isOver`, unless that has not paid lately; at most as long as `mayLook`. True when it
-    /// is over.
+    /// Looks until `isOver`, unless that has not paid lately; at most as long as `mayLook`. True
+    /// when it is over.
     @inline(never)
     public borrowing func look(while mayLook: () -> Bool, until isOver: () -> Bool) -> Bool {
         let state = state.load(ordering: .relaxed)

@@ -20,8 +20,8 @@ public struct RunQueue: ~Copyable {
         count = Atomic(0)
     }
 
-    /// Appends a chain of jobs in state queued, linked by `queueNext` from `first` to `last`, all of
-    /// one priority.
+    /// Appends a chain of jobs in state queued, linked by `queueNext` from `first` to `last`, all
+    /// of one priority.
     public mutating func append(
         _ table: Ref<JobTable>, first: JobRef, last: JobRef, count added: UInt32
     ) {

@@ -14,8 +14,8 @@
 import CLibAIO
 import Synchronization
 
-/// For each file and direction, the deferred jobs in their order; the first is with its daemon, the others
-/// are parked.
+/// For each file and direction, the deferred jobs in their order; the first is with its daemon, the
+/// others are parked.
 public struct StreamGate: ~Copyable {
     private static let buckets = 1024
 
@@ -67,8 +67,8 @@ public struct StreamGate: ~Copyable {
         lock.unlock()
     }
 
-    /// True when the first of the writes on that file is another than `job` and with the same station;
-    /// `job` is only compared, and may be done and free by now.
+    /// True when the first of the writes on that file is another than `job` and with the same
+    /// station; `job` is only compared, and may be done and free by now.
     public func isBehind(
         _ table: Ref<JobTable>, _ job: JobRef, station: UInt, device: UInt64, inode: UInt64
     ) -> Bool {
@@ -135,8 +135,8 @@ public struct StreamGate: ~Copyable {
         }
     }
 
-    /// Waits until no job on that file in that direction is left, for a request that no daemon will do.
-    /// False at once, when there is one and the caller may not wait.
+    /// Waits until no job on that file in that direction is left, for a request that no daemon will
+    /// do. False at once, when there is one and the caller may not wait.
     public func awaitVacancy(
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool, mayWait: Bool
     ) -> Bool {

@@ -34,8 +34,8 @@ public func withSignalsBlocked<R>(_ body: () -> R) -> R {
     return body()
 }
 
-/// System calls by their raw interface: results are values or negated errnos, errno is not touched, and
-/// none is a cancellation point but those that say so.
+/// System calls by their raw interface: results are values or negated errnos, errno is not touched,
+/// and none is a cancellation point but those that say so.
 public enum System {
     /// Largest number of bytes that one read or write moves; the kernel truncates to it.
     public static let transferBytesMax = 0x7fff_f000
@@ -59,8 +59,8 @@ public enum System {
         systemCall(Int32(SYS_fcntl), Int(descriptor), Int(F_GETFL))
     }
 
-    /// The same for a file that can be read or written: -EBADF for a closed descriptor, and for one opened
-    /// with O_PATH, which the kernel's AIO does not see either (fs/file.c, fget).
+    /// The same for a file that can be read or written: -EBADF for a closed descriptor, and for one
+    /// opened with O_PATH, which the kernel's AIO does not see either (fs/file.c, fget).
     @inline(__always)
     public static func openFlags(_ descriptor: Int32) -> Int {
         let flags = fileFlags(descriptor)
@@ -73,10 +73,11 @@ public enum System {
         withAddress(of: &status) { systemCall(Int32(SYS_fstat), Int(descriptor), $0) }
     }
 
-    /// What `status` answers of type, device, inode and size, of a file that may be written to. fstat
-    /// marks the file's times as seen, upon which the next writes must give it new ones (fs/inode.c,
-    /// multigrain timestamps, since Linux 6.13): on ext4 each an entry in the journal, and a longer
-    /// fsync. A filter of system calls may kill for statx: then it is fstat all the same.
+    /// What `status` answers of type, device, inode and size, of a file that may be written to.
+    /// fstat marks the file's times as seen, upon which the next writes must give it new ones
+    /// (fs/inode.c, multigrain timestamps, since Linux 6.13): on ext4 each an entry in the journal,
+    /// and a longer fsync. A filter of system calls may kill for statx: then it is fstat all the
+    /// same.
     public static func statusWithoutTimes(
         of descriptor: Int32, into status: inout stat
     ) -> Int {
@@ -116,8 +117,8 @@ public enum System {
         _ = systemCall(Int32(SYS_close), Int(descriptor))
     }
 
-    /// A descriptor of ours as far up as leaves 0 to 2 to the program, which may have closed them to
-    /// open something else there. The same one where there is no room.
+    /// A descriptor of ours as far up as leaves 0 to 2 to the program, which may have closed them
+    /// to open something else there. The same one where there is no room.
     public static func awayFromStandardStreams(_ descriptor: Int32) -> Int32 {
         if descriptor > 2 || descriptor < 0 { return descriptor }
         let moved = systemCall(

@@ -9,9 +9,9 @@
 // the kernel: events that are in the ring are taken without a system call.
 //
 // Adopted contexts behave as the kernel's in everything: a cold buffered read on one blocks
-// io_submit. They are bounded in number, because they count against fs.aio-max-nr; where the
-// kernel refuses, the context stays ours and O_DIRECT goes to the shared context of NativeDaemon.swift,
-// or to a daemon.
+// io_submit. They are bounded in number, because they count against fs.aio-max-nr; where the kernel
+// refuses, the context stays ours and O_DIRECT goes to the shared context of NativeDaemon.swift, or
+// to a daemon.
 
 import CLibAIO
 import JobTable
@@ -27,9 +27,9 @@ enum Adoption {
 extension Ref where Pointee == LinuxFace {
     var mayAdopt: Bool { it.choice == .automatic }
 
-    /// At io_setup. Where contexts may become the kernel's, a daemon is started by the first request
-    /// that needs one: once there is a second thread, the C library makes the program's read and
-    /// write slower.
+    /// At io_setup. Where contexts may become the kernel's, a daemon is started by the first
+    /// request that needs one: once there is a second thread, the C library makes the program's
+    /// read and write slower.
     func warmUpUnlessAdoptable() {
         if mayAdopt { ioctx_note_starter() } else { it.engine.warmUp() }
     }
@@ -146,8 +146,8 @@ extension Ref where Pointee == LinuxFace {
         return accepted
     }
 
-    /// What is deferred on another context must not be overtaken: see KernelOrder.swift. How many of the
-    /// requests may be submitted: all of them, or those before the one that may not wait.
+    /// What is deferred on another context must not be overtaken: see KernelOrder.swift. How many
+    /// of the requests may be submitted: all of them, or those before the one that may not wait.
     private func awaitDeferred(_ count: Int, _ pointers: UInt) -> Int {
         for index in 0..<count {
             var address: UInt = 0

@@ -1,7 +1,7 @@
 // The aio_ring of one context, in the library's view (fs/aio.c, struct aio_ring).
 //
-// Invariants: the tail is the library's own and is only copied into the ring; what consumes it sees, and
-// how, is in RingView.swift. An event is stored before the tail that makes it visible.
+// Invariants: the tail is the library's own and is only copied into the ring; what consumes it
+// sees, and how, is in RingView.swift. An event is stored before the tail that makes it visible.
 
 import CLibAIO
 import JobTable

@@ -11,8 +11,8 @@ import JobTable
 import Paths
 import Synchronization
 
-/// Linux native AIO. Callable from any thread and, with the limits above, from signal handlers; no call is a
-/// cancellation point.
+/// Linux native AIO. Callable from any thread and, with the limits above, from signal handlers; no
+/// call is a cancellation point.
 public enum LinuxAIO {
     /// io_setup(2). `contextp` points to 0 and receives the context.
     /// -EFAULT, -EINVAL (already set, no events, absurd size), -EAGAIN (quota), -ENOMEM, -ENOSYS.

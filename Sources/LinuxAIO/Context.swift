@@ -33,7 +33,8 @@ enum ContextState {
     static let fresh = UInt8(IOCTX_CONTEXT_FRESH)
 }
 
-/// Whole cache lines: two threads with a context each share none (a test says so when that changes).
+/// Whole cache lines: two threads with a context each share none (a test says so when that
+/// changes).
 struct Context: ~Copyable {
     // What outsiders may read comes first: struct ioctx_context_counts in counters.h.
 
@@ -72,15 +73,15 @@ struct Context: ~Copyable {
     let changes: Atomic<UInt32>
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
-    /// For so many submissions a program is expected to do again what it did once. One that has changed
-    /// its ways is slower for as long.
+    /// For so many submissions a program is expected to do again what it did once. One that has
+    /// changed its ways is slower for as long.
     static let expectation: UInt32 = 64
 
-    /// How many more submissions may leave it to the next io_getevents to wake the daemon and to start
-    /// the disk. A hint: a program calls it as a rule, or never.
+    /// How many more submissions may leave it to the next io_getevents to wake the daemon and to
+    /// start the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt32>
-    /// How many more direct requests may be left to the kernel's AIO, whose events come to the ring when
-    /// somebody calls io_getevents. A hint, as well.
+    /// How many more direct requests may be left to the kernel's AIO, whose events come to the ring
+    /// when somebody calls io_getevents. A hint, as well.
     let callsExpected: Atomic<UInt32>
     /// Whether io_getevents looks for an event before it sleeps.
     let patience: Patience
@@ -316,8 +317,8 @@ extension Ref where Pointee == Context {
 
     /// Whether anybody sleeps for an event who does not sleep for it in the kernel.
     var hasFutexSleepers: Bool {
-        // Sequentially consistent: pairs with a sleeper's registration, before which he has looked for
-        // requests that are with the kernel.
+        // Sequentially consistent: pairs with a sleeper's registration, before which he has looked
+        // for requests that are with the kernel.
         if it.sleepers.load(ordering: .sequentiallyConsistent) == 0 { return false }
         it.lock.lock()
         defer { it.lock.unlock() }
@@ -335,17 +336,18 @@ extension Ref where Pointee == Context {
     @inline(never)
     private func wakeSatisfied() {
         it.lock.lock()
-        // Whoever has just published holds the record no longer: it may be free, and its ring unmapped, or
-        // another context's. Acquire pairs with the release in make().
+        // Whoever has just published holds the record no longer: it may be free, and its ring
+        // unmapped, or another context's. Acquire pairs with the release in make().
         if it.address.load(ordering: .acquiring) == 0 { return it.lock.unlock() }
         let available = it.ring.available
-        // Who sleeps for events of our ring must look for them in the kernel's when that has become it.
+        // Who sleeps for events of our ring must look for them in the kernel's when that has become
+        // it.
         let isDone = isDying || isAdopted
         let wake = isDone || available >= it.wantedLeast
         if wake {
             it.changes.wrappingAdd(1, ordering: .relaxed)
-            // All of them look again, and say again what they want. Unless nothing may come of it: an
-            // interruption may fail, and a handler may jump out of a thread of the program.
+            // All of them look again, and say again what they want. Unless nothing may come of it:
+            // an interruption may fail, and a handler may jump out of a thread of the program.
             if it.watchers == 0 && CurrentThread().station != 0 { it.wantedLeast = .max }
         }
         var next = it.maskedSleepers

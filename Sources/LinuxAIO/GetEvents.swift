@@ -19,8 +19,8 @@ struct Reaping {
     let timeout: UInt
     var taken = 0
 
-    /// Events still wanted before the call may return, for a sleep: half of the ring at most, which are
-    /// then taken, so that it does not fill up.
+    /// Events still wanted before the call may return, for a sleep: half of the ring at most, which
+    /// are then taken, so that it does not fill up.
     var wanted: UInt32 {
         UInt32(clamping: min(minimum &- taken, Int(context.it.ring.nr) / 2))
     }
@@ -84,7 +84,8 @@ extension Ref where Pointee == LinuxFace {
             let context = reaping.context
             if context.isAdopted { return reapAdopted(reaping) }
             context.it.lock.lock()
-            // It may have become the kernel's while this thread waited for the lock: nobody would wake it.
+            // It may have become the kernel's while this thread waited for the lock: nobody would
+            // wake it.
             if context.isAdopted {
                 context.it.lock.unlock()
                 continue
@@ -93,11 +94,12 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
             }
-            // A watcher wakes for each event, and leaves them to others until there are enough for him, as
-            // who sleeps on the futex does.
+            // A watcher wakes for each event, and leaves them to others until there are enough for
+            // him, as who sleeps on the futex does.
             let mustLeave = hasWatched && context.it.ring.available < reaping.wanted
             let result = mustLeave ? 0 : takeLocked(&reaping)
-            // Before any return: the kernel's io_getevents takes what is there, with no minimum, too.
+            // Before any return: the kernel's io_getevents takes what is there, with no minimum,
+            // too.
             if result >= 0 && reaping.taken < reaping.maximum && mayTakeFromKernel
                 && context.it.kernelJobs > 0 && it.engine.hasKernelEvents()
             {
@@ -131,8 +133,8 @@ extension Ref where Pointee == LinuxFace {
             if slept == failure(EINTR) && !isStillThere { return slept }
             // A poll is over soon and is no wait to its caller: nothing interrupts it.
             if isPoll && slept == failure(EINTR) { continue }
-            // So is what is left of this call: however short its time, the kernel's io_submit would have
-            // taken what the overdue requests take.
+            // So is what is left of this call: however short its time, the kernel's io_submit would
+            // have taken what the overdue requests take.
             if slept == failure(ETIMEDOUT) && mustAwaitOverdueNow(reaping) {
                 reaping.deadlineNs = 0
                 continue

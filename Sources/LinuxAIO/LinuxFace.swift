@@ -94,7 +94,7 @@ struct LinuxFace: ~Copyable {
 }
 
 extension Ref where Pointee == LinuxFace {
-    /// False in a child that a signal handler forked while its parent slept in a call: what that call
-    /// knows is memory that the child does not have (ProcessRoot.swift).
+    /// False in a child that a signal handler forked while its parent slept in a call: what that
+    /// call knows is memory that the child does not have (ProcessRoot.swift).
     var isStillThere: Bool { LinuxFace.current == self }
 }

@@ -139,8 +139,8 @@ struct Attempt {
 }
 
 extension Ref where Pointee == LinuxFace {
-    /// Reads that ask for nothing but their buffer, for as long as they come from memory: how many of
-    /// `count`. The first of a submission, and the most of many.
+    /// Reads that ask for nothing but their buffer, for as long as they come from memory: how many
+    /// of `count`. The first of a submission, and the most of many.
     @inline(__always)
     func readAtOnce(
         _ count: Int, _ pointers: UInt, into events: UInt, attempt: inout Attempt?

@@ -139,8 +139,8 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// Copies an array of vectors, checks first their lengths and then their places, and adds them up
-    /// (lib/iov_iter.c, import_iovec). 0 or a negated errno.
+    /// Copies an array of vectors, checks first their lengths and then their places, and adds them
+    /// up (lib/iov_iter.c, import_iovec). 0 or a negated errno.
     private func copyVectors(
         _ vectors: UInt, to copy: UInt, _ count: Int, _ length: inout Int
     ) -> Int {

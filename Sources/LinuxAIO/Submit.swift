@@ -70,7 +70,8 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// A single request that is no read from memory. Its reserved slot has kept the context until here.
+    /// A single request that is no read from memory. Its reserved slot has kept the context until
+    /// here.
     @inline(never)
     private func submitRest(
         of context: ContextRef, _ pointers: UInt, attempt: Attempt?

@@ -1,5 +1,5 @@
-// Writes that are done one at a time on their file, each at the end of the one before: one call writes
-// them.
+// Writes that are done one at a time on their file, each at the end of the one before: one call
+// writes them.
 //
 // A direct write that makes its file longer waits for the disk, so many small ones take as long as
 // many large ones. Each job keeps its own result and its own event.
@@ -26,8 +26,8 @@ struct AdjacentWrites {
         append(table, first)
     }
 
-    /// No array of vectors, no flags of the program's, nothing done of it; a file, for each write to a device
-    /// may be a record.
+    /// No array of vectors, no flags of the program's, nothing done of it; a file, for each write
+    /// to a device may be a record.
     private static func isPlain(_ job: JobRef) -> Bool {
         job.it.operation == .write && job.it.vectorCount == 1
             && job.it.rwFlags & ~Int32(IOCTX_RWF_NOAPPEND) == 0

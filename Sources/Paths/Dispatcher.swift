@@ -3,8 +3,8 @@
 // A job takes the cheapest path that cannot block its submitter:
 //   inline     cached buffered reads, memory-backed files, buffered writes (kernel order)
 //   readiness  pipes, sockets, terminals, POLL: tried at once, else waited for without a thread
-//   native     the kernel's AIO: O_DIRECT, of one user at a time, and a lone fsync (NativeDaemon.swift).
-//              Contexts with the kernel's ring never come here
+//   native     the kernel's AIO: O_DIRECT, of one user at a time, and a lone fsync
+//              (NativeDaemon.swift). Contexts with the kernel's ring never come here
 //   daemon     everything else that would block: cold reads, other O_DIRECT, several fsyncs
 // Where no daemon can be had, the request runs inline and may block, as in the kernel.
 
@@ -68,8 +68,9 @@ extension Ref where Pointee == EngineRecord {
         System.transfer(isWrite: false, descriptor, vector, 1, offset, flags)
     }
 
-    /// Now and then a hint is held against the file: a descriptor that leads to an O_DIRECT file now
-    /// would block its submitters for ever. Everything else is told by the results of its reads.
+    /// Now and then a hint is held against the file: a descriptor that leads to an O_DIRECT file
+    /// now would block its submitters for ever. Everything else is told by the results of its
+    /// reads.
     @inline(__always)
     private func isDoubted(_ descriptor: Int32) -> Bool {
         CurrentThread().isTimeToDoubt() && !isConfirmed(descriptor)

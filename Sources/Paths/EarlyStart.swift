@@ -1,13 +1,14 @@
 // Cold reads that were handed over untried, and the disk's start for them.
 //
 // Starting the disk takes the caller of io_submit several microseconds, now and then a hundred, so
-// reads of a cold file go to the daemon as they are if the program calls io_getevents as a rule. When
-// it does, it starts the disk for those that the daemon has not taken yet. That is asked of the
-// program's own descriptor, which may lead elsewhere by now: then another file is read ahead, in vain.
+// reads of a cold file go to the daemon as they are if the program calls io_getevents as a rule.
+// When it does, it starts the disk for those that the daemon has not taken yet. That is asked of
+// the program's own descriptor, which may lead elsewhere by now: then another file is read ahead,
+// in vain.
 //
-// Signals are blocked while the queue's lock is held: a handler may leave io_getevents by longjmp, or
-// wait in it for a read of another thread. Where a seccomp filter is active, which may kill for these
-// calls, the daemon starts the disk.
+// Signals are blocked while the queue's lock is held: a handler may leave io_getevents by longjmp,
+// or wait in it for a read of another thread. Where a seccomp filter is active, which may kill for
+// these calls, the daemon starts the disk.
 
 import CLibAIO
 import JobTable

@@ -6,15 +6,16 @@ import Synchronization
 
 /// What runs the requests that would block their submitter.
 public enum Engine: UInt8, Sendable {
-    /// The kernel's own AIO for contexts that begin with O_DIRECT or POLL, and for O_DIRECT of POSIX
-    /// AIO or of another context; for the rest io_uring if it can be had, else threads, else inline.
+    /// The kernel's own AIO for contexts that begin with O_DIRECT or POLL, and for O_DIRECT of
+    /// POSIX AIO or of another context; for the rest io_uring if it can be had, else threads, else
+    /// inline.
     case automatic
     /// One daemon with an io_uring of its own.
     case uring
     /// A bounded pool of daemons that call preadv, pwritev and fsync.
     case threads
-    /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel. No variable
-    /// asks for it; it is what `survey` may find.
+    /// No daemon can be had: everything runs in io_submit, as buffered I/O does in the kernel. No
+    /// variable asks for it; it is what `survey` may find.
     case inline
     /// Every call answers -ENOSYS.
     case off
@@ -23,7 +24,8 @@ public enum Engine: UInt8, Sendable {
     /// automatic.
     public static func fromEnvironment() -> Engine {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return .automatic }
-        // Direct requests go to the kernel's AIO, where it takes them, as a rule: `native` asks for that.
+        // Direct requests go to the kernel's AIO, where it takes them, as a rule: `native` asks for
+        // that.
         if unsafe equals(value, "") || equals(value, "auto") || equals(value, "native") {
             return .automatic
         }
@@ -34,8 +36,8 @@ public enum Engine: UInt8, Sendable {
         return .automatic
     }
 
-    /// True when IOCTX_WRITES=async: buffered writes go to a daemon. An unknown value is reported on
-    /// stderr and read as the default.
+    /// True when IOCTX_WRITES=async: buffered writes go to a daemon. An unknown value is reported
+    /// on stderr and read as the default.
     static func writesAreAsyncInEnvironment() -> Bool {
         guard let value = unsafe environmentValue("IOCTX_WRITES") else { return false }
         if unsafe equals(value, "async") { return true }
@@ -80,9 +82,9 @@ struct StationSlot: ~Copyable {
     @inline(__always)
     var current: Ref<Station>? { Ref(address: address.load(ordering: .acquiring)) }
 
-    /// Notes the loss of a station. The second within a short time is no accident: there are threads with
-    /// descriptor tables of their own, of which each would replace the station of the others, or the way
-    /// in cannot be looked at. Then they do for a while without.
+    /// Notes the loss of a station. The second within a short time is no accident: there are
+    /// threads with descriptor tables of their own, of which each would replace the station of the
+    /// others, or the way in cannot be looked at. Then they do for a while without.
     func noteLoss() {
         let now = System.monotonicNs()
         if lostAtNs.exchange(now, ordering: .relaxed) &+ Self.patienceNs > now { startLater() }
@@ -115,8 +117,8 @@ public struct EngineRecord: ~Copyable {
     let startLock = FutexLock()
     /// The station that takes hand-overs.
     let station = StationSlot()
-    /// The pool that takes fsyncs and extending writes beside a daemon on io_uring, which would pass
-    /// them on to a thread of the kernel's and wait for that: two wake-ups more than a pool's
+    /// The pool that takes fsyncs and extending writes beside a daemon on io_uring, which would
+    /// pass them on to a thread of the kernel's and wait for that: two wake-ups more than a pool's
     /// worker needs.
     let poolStation = StationSlot()
     /// The station of the kernel's AIO.
@@ -129,8 +131,8 @@ public struct EngineRecord: ~Copyable {
     /// What KernelAIO.isUsable() has answered; nil before it was asked.
     var kernelAIOIsUsable: Bool?  // (e)
 
-    /// False when a seccomp filter kills for what daemons do with their scheduling and I/O priority: then
-    /// they keep what they inherit.
+    /// False when a seccomp filter kills for what daemons do with their scheduling and I/O
+    /// priority: then they keep what they inherit.
     let mayTuneThreads = Atomic<Bool>(true)  // (e) to write
 
     /// Hints about descriptors: see FileHints.swift.
@@ -167,8 +169,8 @@ public struct EngineRecord: ~Copyable {
 }
 
 extension Ref where Pointee == EngineRecord {
-    /// Makes sure that a daemon runs, so that the first request that needs one finds it. False when none
-    /// can be had now.
+    /// Makes sure that a daemon runs, so that the first request that needs one finds it. False when
+    /// none can be had now.
     @discardableResult
     public func warmUp() -> Bool {
         guard let station = acquireStation() else { return false }
@@ -177,8 +179,8 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// A station that takes hand-overs until `release` is called on it; nil when no daemon can be
-    /// had, in which case the request runs inline. `mustStart` is for requests that cannot: then the
-    /// suspicion of being in a handler is not enough to start none.
+    /// had, in which case the request runs inline. `mustStart` is for requests that cannot: then
+    /// the suspicion of being in a handler is not enough to start none.
     func acquireStation(mustStart: Bool = false) -> Ref<Station>? {
         acquire(it.station, mustStart: mustStart) { startLocked() }
     }
@@ -244,8 +246,8 @@ extension Ref where Pointee == EngineRecord {
         station.wakeWithoutDescriptor()
     }
 
-    /// No more hand-overs to a daemon on io_uring whose rings have turned out to be of no use, and no other
-    /// such daemon.
+    /// No more hand-overs to a daemon on io_uring whose rings have turned out to be of no use, and
+    /// no other such daemon.
     func giveUpUring(_ station: Ref<Station>) {
         it.startLock.lock()
         it.uringIsHopeless = true

@@ -1,4 +1,5 @@
-// Which engines this machine allows, for the tool: the stations find out for themselves, at their start.
+// Which engines this machine allows, for the tool: the stations find out for themselves, at their
+// start.
 
 import CLibAIO
 import JobTable

@@ -11,19 +11,19 @@ enum FileChecks {
     private static let dontCache = Int32(IOCTX_RWF_DONTCACHE)
     private static let appendAndNoAppend =
         Int32(IOCTX_RWF_APPEND) | Int32(IOCTX_RWF_NOAPPEND)
-    /// Flags that every kernel knows that the layer runs on, and two that it takes for few files: these are
-    /// asked about.
+    /// Flags that every kernel knows that the layer runs on, and two that it takes for few files:
+    /// these are asked about.
     private static let known =
         Int32(IOCTX_RWF_HIPRI) | Int32(IOCTX_RWF_DSYNC) | Int32(IOCTX_RWF_SYNC) | nowait
         | atomic | dontCache
 
-    /// All other flags of which the running kernel was asked: those that it takes, and those that it does
-    /// not.
+    /// All other flags of which the running kernel was asked: those that it takes, and those that
+    /// it does not.
     private static let taken = Atomic<Int32>(0)
     private static let untaken = Atomic<Int32>(0)
 
-    /// The flag with which a write goes to its offset although O_APPEND is set for its description after
-    /// its submission; 0 on kernels without it (before Linux 6.9).
+    /// The flag with which a write goes to its offset although O_APPEND is set for its description
+    /// after its submission; 0 on kernels without it (before Linux 6.9).
     static var keepsOffset: Int32 {
         kernelTakes(Int32(IOCTX_RWF_NOAPPEND)) ? Int32(IOCTX_RWF_NOAPPEND) : 0
     }
@@ -146,7 +146,8 @@ enum FileChecks {
         return flags & ~taken.load(ordering: .relaxed) == 0
     }
 
-    /// True when a byte of /dev/zero can be read with those flags; nil when the file cannot be had now.
+    /// True when a byte of /dev/zero can be read with those flags; nil when the file cannot be had
+    /// now.
     private static func readsZero(with flags: Int32) -> Bool? {
         let path: StaticString = "/dev/zero"
         let opened = unsafe systemCall(
@@ -171,9 +172,9 @@ enum FileChecks {
         return !facts.isAnonymous || AnonymousFile.isReadable(descriptor)
     }
 
-    /// True for a file that tells when it becomes ready: pipes and the like, but also some in /proc and
-    /// /sys, and message queues. Epoll refuses most others (epoll_ctl(2), EPERM); those in /proc/sys it
-    /// takes, though hardly any of them tells (fs/proc/proc_sysctl.c, proc_sys_poll).
+    /// True for a file that tells when it becomes ready: pipes and the like, but also some in /proc
+    /// and /sys, and message queues. Epoll refuses most others (epoll_ctl(2), EPERM); those in
+    /// /proc/sys it takes, though hardly any of them tells (fs/proc/proc_sysctl.c, proc_sys_poll).
     static func canBeAwaited(_ descriptor: Int32) -> Bool {
         let set = systemCall(Int32(SYS_epoll_create1), Int(O_CLOEXEC))
         if set < 0 { return false }
@@ -194,7 +195,8 @@ enum FileChecks {
         return length > 0 && name.0 == 0x7973_2f63_6f72_702f && name.1 & 0xffff == 0x2f73
     }
 
-    /// True when the file has an fsync operation: most regular files, block devices and directories.
+    /// True when the file has an fsync operation: most regular files, block devices and
+    /// directories.
     static func hasFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
         if facts.isRegular { return !FileFacts.isOnFileSystemWithoutFsync(descriptor) }
         return facts.isBlock || facts.kind == .directory

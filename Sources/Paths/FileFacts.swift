@@ -37,8 +37,8 @@ struct FileFacts {
     var device: UInt64 { UInt64(status.st_dev) }
     var inode: UInt64 { UInt64(status.st_ino) }
 
-    /// A terminal or another character device, which is ready for a write and blocks it all the same: it
-    /// has room, but not for all of it.
+    /// A terminal or another character device, which is ready for a write and blocks it all the
+    /// same: it has room, but not for all of it.
     var blocksWriters: Bool {
         kind == .stream && FileType.of(status) == FileType.character
     }
@@ -119,8 +119,8 @@ struct FileFacts {
         }
     }
 
-    /// proc, debugfs, tracefs, mqueue, nsfs, secretmem (statfs(2), include/uapi/linux/magic.h): regular files
-    /// without an fsync operation.
+    /// proc, debugfs, tracefs, mqueue, nsfs, secretmem (statfs(2), include/uapi/linux/magic.h):
+    /// regular files without an fsync operation.
     static func isOnFileSystemWithoutFsync(_ descriptor: Int32) -> Bool {
         switch fileSystemType(descriptor) {
         case 0x9fa0, 0x6462_6720, 0x7472_6163, 0x1980_0202, 0x6e73_6673, 0x5345_434d: return true

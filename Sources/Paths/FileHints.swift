@@ -18,13 +18,13 @@ enum FileHints {
     /// A plain read of so many bytes that takes longer than this was not served from memory, which
     /// copies a page in less than a microsecond; the quickest disks take ten times that.
     static func slowReadNs(length: Int) -> UInt64 { 20_000 &+ UInt64(clamping: length) }
-    /// One in so many reads of a slow or cold file is tried inline again, twice as many after each try
-    /// that was in vain: interval 0 to the last.
+    /// One in so many reads of a slow or cold file is tried inline again, twice as many after each
+    /// try that was in vain: interval 0 to the last.
     static let firstInterval: UInt32 = 4
     static let intervalMax: UInt32 = 6
 
-    // A hint: the kind in the lowest four bits; the interval of a slow or cold file in the next; above
-    // them a count, of such a file's reads since the last try, or of another's misses.
+    // A hint: the kind in the lowest four bits; the interval of a slow or cold file in the next;
+    // above them a count, of such a file's reads since the last try, or of another's misses.
     fileprivate static let kindMask: UInt32 = 0xf
     fileprivate static let countUnit: UInt32 = 1 << 8
 
@@ -62,8 +62,8 @@ extension Ref where Pointee == EngineRecord {
         hintSlot(descriptor)?.it.store(kind.rawValue, ordering: .relaxed)
     }
 
-    /// After a read that was served from memory. A file whose reads go to a daemon becomes one of that
-    /// kind only after several in a row, or nearly.
+    /// After a read that was served from memory. A file whose reads go to a daemon becomes one of
+    /// that kind only after several in a row, or nearly.
     func hintQuick(_ descriptor: Int32, _ kind: FileKind) {
         guard let slot = hintSlot(descriptor) else { return }
         let hinted = hint(descriptor)

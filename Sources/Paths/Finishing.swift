@@ -17,7 +17,8 @@ extension Ref where Pointee == Station {
         switch it.kind {
         case .uring: giveUpSlot(index)
         case .pool, .native:
-            // In a submitter that had to do the job itself, the number would be one of the program's.
+            // In a submitter that had to do the job itself, the number would be one of the
+            // program's.
             if CurrentThread().station != address && it.files[index].it.isMoved {
                 return it.files.abandon(index)
             }
@@ -98,8 +99,8 @@ extension Ref where Pointee == Station {
         if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
-    /// The signal that the kernel would have sent to the thread that submitted the write; the C library's
-    /// POSIX AIO sends none. In the submitter it has come by itself.
+    /// The signal that the kernel would have sent to the thread that submitted the write; the C
+    /// library's POSIX AIO sends none. In the submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
         if job.it.operation != .write || job.it.face == .posix
             || job.it.rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0 || CurrentThread().station == 0
@@ -112,8 +113,8 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// What a finished transfer reports: the bytes of all its parts, or the error of the first. A pipe
-    /// that lost its reader after some of them is known by the signal alone.
+    /// What a finished transfer reports: the bytes of all its parts, or the error of the first. A
+    /// pipe that lost its reader after some of them is known by the signal alone.
     func totalResult(_ job: JobRef, last: Int) -> Int {
         if job.it.progress == 0 { return last }
         if last == failure(EPIPE) { raisePipeSignal(job) }

@@ -80,9 +80,9 @@ extension Ref where Pointee == EngineRecord {
         return true
     }
 
-    /// Puts a job into the gate that keeps its order. False for an fsync of POSIX AIO that must wait there
-    /// and cannot: it is meant for the pool beside the daemon, which the daemon that finishes the last of
-    /// those before it could not reach.
+    /// Puts a job into the gate that keeps its order. False for an fsync of POSIX AIO that must
+    /// wait there and cannot: it is meant for the pool beside the daemon, which the daemon that
+    /// finishes the last of those before it could not reach.
     private func enterGate(_ job: JobRef, _ batch: inout Batch) -> Bool {
         if job.it.isStream || job.it.isExclusive {
             it.streams.enter(it.table, job)
@@ -170,8 +170,9 @@ extension Ref where Pointee == EngineRecord {
     // MARK: Files
 
     /// The index under which the daemon will find the file, with a reference for the job; `none`
-    /// when it cannot be held. `use` is its place in `lastHeld`. It may share what an equal description
-    /// holds, but an fsync reports the errors that its own description has not reported yet.
+    /// when it cannot be held. `use` is its place in `lastHeld`. It may share what an equal
+    /// description holds, but an fsync reports the errors that its own description has not reported
+    /// yet.
     private func hold(
         _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts, as use: Int,
         mayShare: Bool
@@ -270,7 +271,8 @@ extension Ref where Pointee == EngineRecord {
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory
-        // A program may set O_APPEND before a daemon comes to it; the kernel's AIO has looked by then.
+        // A program may set O_APPEND before a daemon comes to it; the kernel's AIO has looked by
+        // then.
         let isPlaced = facts.isRegular && request.operation == .write && !isForKernel(job)
         if isPlaced && !appends(request, facts) { job.it.rwFlags |= FileChecks.keepsOffset }
         // The kernel's AIO takes the submitter's by itself.
@@ -293,8 +295,8 @@ extension Ref where Pointee == EngineRecord {
 
     // MARK: Without a daemon
 
-    /// Runs a request in its submitter, as the kernel runs buffered I/O, after those that it must come
-    /// after. `done` bytes of it are transferred already.
+    /// Runs a request in its submitter, as the kernel runs buffered I/O, after those that it must
+    /// come after. `done` bytes of it are transferred already.
     private func runInline(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
@@ -353,8 +355,8 @@ extension Ref where Pointee == EngineRecord {
 }
 
 extension Ref where Pointee == Station {
-    /// Runs a job of a batch that could not be handed over, inside the io_submit it came with, after
-    /// those that it must come after.
+    /// Runs a job of a batch that could not be handed over, inside the io_submit it came with,
+    /// after those that it must come after.
     func runInSubmitter(_ job: JobRef) {
         let isItsTurn: Bool
         if job.it.face == .posix {

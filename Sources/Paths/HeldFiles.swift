@@ -34,7 +34,8 @@ struct HeldFile: ~Copyable {
     var waitingHead: UInt32
     /// threads: the file is in the manager's epoll set. Manager only.
     var isWatched: Bool
-    /// Of these events each change is reported, not only the first; 0: the watch is one-shot. Manager only.
+    /// Of these events each change is reported, not only the first; 0: the watch is one-shot.
+    /// Manager only.
     var changesWatched: UInt32
     var device: UInt64  // (h)
     var inode: UInt64  // (h)
@@ -173,10 +174,10 @@ struct HeldFiles: ~Copyable {
         return files[index].it.isMoved
     }
 
-    /// Adds a reference to a file that has arrived in a private table if `isSame`, asked about
-    /// its number there, says that it is the one that is wanted. The number cannot be closed
-    /// meanwhile: that takes the last reference. Requests on its descriptor may share it as often as at
-    /// first, for the description is known to be theirs.
+    /// Adds a reference to a file that has arrived in a private table if `isSame`, asked about its
+    /// number there, says that it is the one that is wanted. The number cannot be closed meanwhile:
+    /// that takes the last reference. Requests on its descriptor may share it as often as at first,
+    /// for the description is known to be theirs.
     mutating func share(_ index: UInt32, _ isSame: (Int32) -> Bool) -> Bool {
         lock.lock()
         defer { lock.unlock() }

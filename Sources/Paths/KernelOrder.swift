@@ -1,9 +1,10 @@
-// Kernel order: what a request waits for before it may start, and what must not be left to a daemon.
+// Kernel order: what a request waits for before it may start, and what must not be left to a
+// daemon.
 //
-// Under the kernel a buffered request is complete when io_submit returns, and so is a direct write that
-// makes its file longer. Here cold reads are deferred, in the order gate of the job table; and such
-// direct writes are, and with IOCTX_WRITES=async buffered writes, in the stream gate. What would
-// overtake them waits in its submitter:
+// Under the kernel a buffered request is complete when io_submit returns, and so is a direct write
+// that makes its file longer. Here cold reads are deferred, in the order gate of the job table; and
+// such direct writes are, and with IOCTX_WRITES=async buffered writes, in the stream gate. What
+// would overtake them waits in its submitter:
 //   a write, buffered or direct    for deferred reads of the same bytes
 //   a read or a write              for deferred writes of the same bytes
 //   what reaches past the file's   for those that reach beyond it as well
@@ -14,14 +15,14 @@
 // What holds in all of it:
 //   - Before anybody waits, his own batch is handed over and the daemon nudged: else he might wait
 //     for what nobody has begun.
-//   - Who waits has signals blocked until the end of its call: the kernel's io_submit is not interrupted
-//     in such a wait, and a child that a handler forked there could not go on. (Not who must do a request
-//     on a stream itself, for want of a daemon: that may take for ever.)
+//   - Who waits has signals blocked until the end of its call: the kernel's io_submit is not
+//     interrupted in such a wait, and a child that a handler forked there could not go on. (Not who
+//     must do a request on a stream itself, for want of a daemon: that may take for ever.)
 //   - A call in a signal handler that interrupted one of ours never waits: what it would wait for
 //     may be waiting for the interrupted thread. It is refused with EAGAIN.
 //   - With nothing deferred, which is the usual case, the price is a look at a counter.
-//   - The reads of POSIX AIO are in none of these two gates, and its writes wait for none of them: it
-//     promises no order but that of appends and of fsync, which the sync gate keeps.
+//   - The reads of POSIX AIO are in none of these two gates, and its writes wait for none of them:
+//     it promises no order but that of appends and of fsync, which the sync gate keeps.
 
 import CLibAIO
 public import JobTable
@@ -72,8 +73,9 @@ extension Ref where Pointee == EngineRecord {
         }
     }
 
-    /// The bytes of a file that other requests must not have before them when this one starts. What it
-    /// comes to past the file's end, or where it appends, depends on all that makes the file longer.
+    /// The bytes of a file that other requests must not have before them when this one starts. What
+    /// it comes to past the file's end, or where it appends, depends on all that makes the file
+    /// longer.
     private func range(of request: Request, _ facts: FileFacts) -> (start: Int64, end: Int64) {
         let end = request.offset &+ Int64(request.length)
         let size = Int64(facts.status.st_size)
@@ -92,8 +94,8 @@ extension Ref where Pointee == EngineRecord {
         return wait(!CurrentThread().isNested)
     }
 
-    /// Waits for all that a request of a context which the kernel serves would overtake. False when a
-    /// signal handler would have to wait for what it interrupted.
+    /// Waits for all that a request of a context which the kernel serves would overtake. False when
+    /// a signal handler would have to wait for what it interrupted.
     public func awaitDeferred(before request: Request) -> Bool {
         var facts = FileFacts()
         if FileFacts.of(request.descriptor, &facts) < 0 { return true }
@@ -143,8 +145,8 @@ extension Ref where Pointee == EngineRecord {
         return end > batch.submission.sizeLimit()
     }
 
-    /// A write of POSIX AIO that has no room below RLIMIT_FSIZE: the C library's threads block the SIGXFSZ
-    /// that it would bring the submitter here.
+    /// A write of POSIX AIO that has no room below RLIMIT_FSIZE: the C library's threads block the
+    /// SIGXFSZ that it would bring the submitter here.
     func exceedsLimit(_ request: Request, _ batch: inout Batch, _ facts: FileFacts) -> Bool {
         if request.face != .posix || request.operation != .write || !facts.isRegular {
             return false

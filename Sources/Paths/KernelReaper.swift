@@ -1,5 +1,5 @@
-// Who takes the events of the kernel's AIO: a thread of the program that waits for its own requests,
-// or the daemon.
+// Who takes the events of the kernel's AIO: a thread of the program that waits for its own
+// requests, or the daemon.
 //
 // To wake a thread that wakes another takes a good part of the time that a disk needs. So a thread
 // in aio_suspend or io_getevents whose request is the only one with the kernel *watches*: it sleeps
@@ -54,8 +54,8 @@ struct KernelReaper: ~Copyable {
     }
 
     /// What `holder` becomes when a thread that took its place leaves it again; nil when the thread
-    /// may not take it. It may be nobody's, a watcher's that has not come back, or the thread's own:
-    /// then it runs a handler, and goes on watching after that.
+    /// may not take it. It may be nobody's, a watcher's that has not come back, or the thread's
+    /// own: then it runs a handler, and goes on watching after that.
     fileprivate static func successor(
         of holder: UInt64, for thread: @autoclosure () -> Int32
     ) -> UInt64? {
@@ -80,8 +80,9 @@ public struct KernelWatch {
     private static let longestNs = KernelReaper.watchNs
 
     /// Sleeps until the kernel has an event, which stays there, or until the time on the monotonic
-    /// clock, or for the longest time: 0, -EINTR, or -IOCTX_THREAD_CANCELLED. For one event, even if more
-    /// are wanted: fewer than it asks for do not wake a thread there, and nobody could interrupt it.
+    /// clock, or for the longest time: 0, -EINTR, or -IOCTX_THREAD_CANCELLED. For one event, even
+    /// if more are wanted: fewer than it asks for do not wake a thread there, and nobody could
+    /// interrupt it.
     public func sleep(until deadlineNs: UInt64, isCancellable: Bool = false) -> Int {
         let now = System.monotonicNs()
         if now >= deadlineNs { return 0 }
@@ -93,7 +94,8 @@ public struct KernelWatch {
 
     /// Ends it, publishes what there is, and returns how much that was.
     public func end() -> Int {
-        // A handler that interrupted it may have taken the events, and the daemon may have left since.
+        // A handler that interrupted it may have taken the events, and the daemon may have left
+        // since.
         guard station.retain() else { return 0 }
         defer { station.release() }
         return station.take(from: claim, leaving: next)
@@ -133,8 +135,9 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// For the calling thread, which waits for requests that it has given to the kernel. nil when
-    /// others take the events, and when there are more than `most` requests: in aio_suspend, a thread that
-    /// is woken by each of many makes the next one by one, which costs a device more than many at once.
+    /// others take the events, and when there are more than `most` requests: in aio_suspend, a
+    /// thread that is woken by each of many makes the next one by one, which costs a device more
+    /// than many at once.
     public func watchKernel(_ thread: Int32, among most: UInt32) -> KernelWatch? {
         guard let station = busyKernelStation,
             station.it.running.load(ordering: .relaxed) <= most
@@ -184,7 +187,8 @@ extension Ref where Pointee == EngineRecord {
         while true {
             let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
             if KernelReaper.successor(of: holder, for: thread) == nil {
-                // The daemon looks after a watcher, if it is told each time: with nothing in flight it stops.
+                // The daemon looks after a watcher, if it is told each time: with nothing in flight
+                // it stops.
                 if KernelReaper.isWatcher(holder) { station.ringReaper() }
                 return
             }
@@ -197,8 +201,9 @@ extension Ref where Pointee == EngineRecord {
 }
 
 extension KernelReaper {
-    /// Sequentially consistent, as all uses of `holder` and `isWanted`: who leaves the place to nobody
-    /// looks then whether the daemon is wanted; who wants the daemon looks then who is there.
+    /// Sequentially consistent, as all uses of `holder` and `isWanted`: who leaves the place to
+    /// nobody looks then whether the daemon is wanted; who wants the daemon looks then who is
+    /// there.
     fileprivate borrowing func replace(_ holder: UInt64, by other: UInt64) -> Bool {
         self.holder.compareExchange(
             expected: holder, desired: other, ordering: .sequentiallyConsistent
@@ -207,7 +212,8 @@ extension KernelReaper {
 }
 
 extension Ref where Pointee == Station {
-    /// Takes events in the place of `holder`, and leaves it to `next`. 0 when that was not to be had.
+    /// Takes events in the place of `holder`, and leaves it to `next`. 0 when that was not to be
+    /// had.
     fileprivate func take(from holder: UInt64, leaving next: UInt64) -> Int {
         // A handler that came in between would wait for the thread that it interrupted.
         CurrentThread().enterCritical()

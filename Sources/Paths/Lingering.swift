@@ -1,14 +1,15 @@
 // Workers that look for the next job for a while, and waiters that look for its event.
 //
-// Deferred writes that are done one at a time on their file are often as short as the copy to the page
-// cache. Then the sleeps between them cost more than they do: a wake-up for each hand-over, and another
-// for each event (Patience.swift). So both sides look before they sleep, as long as the other is awake
-// on another processor.
+// Deferred writes that are done one at a time on their file are often as short as the copy to the
+// page cache. Then the sleeps between them cost more than they do: a wake-up for each hand-over,
+// and another for each event (Patience.swift). So both sides look before they sleep, as long as the
+// other is awake on another processor.
 //
 // A worker that will look at the queue once more, come what may, offers that to submitters: who has
-// queued a job and takes an offer need not wake anybody. An offer is one of a number; whoever made one
-// withdraws one before it sleeps. If there is none left, somebody counts on it, and it looks again. Before it
-// begins a job it withdraws one, too, and passes on what it cannot keep, for that may take long.
+// queued a job and takes an offer need not wake anybody. An offer is one of a number; whoever made
+// one withdraws one before it sleeps. If there is none left, somebody counts on it, and it looks
+// again. Before it begins a job it withdraws one, too, and passes on what it cannot keep, for that
+// may take long.
 
 import CLibAIO
 import JobTable
@@ -39,11 +40,11 @@ extension Ref where Pointee == Station {
     /// In a worker: submitters may count on it from now on.
     func offer() { it.pool.lingering.offers.add(1, ordering: .sequentiallyConsistent) }
 
-    /// Takes an offer, of anybody: in a submitter after it has queued its job, in a worker that had made
-    /// one. False when there is none.
+    /// Takes an offer, of anybody: in a submitter after it has queued its job, in a worker that had
+    /// made one. False when there is none.
     func takeOffer() -> Bool {
-        // Sequentially consistent: a worker that looks at the queue after it found no offer sees the
-        // job of the submitter who took it.
+        // Sequentially consistent: a worker that looks at the queue after it found no offer sees
+        // the job of the submitter who took it.
         var count = it.pool.lingering.offers.load(ordering: .sequentiallyConsistent)
         while count > 0 {
             let (isTaken, seen) = it.pool.lingering.offers.compareExchange(
@@ -54,8 +55,8 @@ extension Ref where Pointee == Station {
         return false
     }
 
-    /// In a worker that has made an offer and found the queue empty: looks for a job. True when the queue
-    /// is to be looked at again; the offer is withdrawn.
+    /// In a worker that has made an offer and found the queue empty: looks for a job. True when the
+    /// queue is to be looked at again; the offer is withdrawn.
     func linger() -> Bool {
         let isFound = it.pool.lingering.patience.look(
             while: {

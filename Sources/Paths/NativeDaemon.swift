@@ -1,9 +1,9 @@
-// The kernel's own AIO for O_DIRECT requests of POSIX AIO and of contexts that keep a ring of ours, and
-// for an fsync of either face that is alone there: one context for the process, and a daemon that takes
-// its events when nobody else does (KernelReaper.swift).
+// The kernel's own AIO for O_DIRECT requests of POSIX AIO and of contexts that keep a ring of ours,
+// and for an fsync of either face that is alone there: one context for the process, and a daemon
+// that takes its events when nobody else does (KernelReaper.swift).
 //
-// It serves one user at a time, a context or POSIX AIO: then whoever waits for his own requests takes the
-// events of nobody else's. Requests of others take another path meanwhile.
+// It serves one user at a time, a context or POSIX AIO: then whoever waits for his own requests
+// takes the events of nobody else's. Requests of others take another path meanwhile.
 //
 // The submitter calls io_submit(2) itself, once for each hand-over: the kernel holds the files, so
 // nothing travels. A request that wants an eventfd signalled takes another path: the kernel would
@@ -192,7 +192,8 @@ extension Ref where Pointee == Station {
         return iocb
     }
 
-    /// A round of the daemon's: it waits until it is called, or takes events. True when it has left.
+    /// A round of the daemon's: it waits until it is called, or takes events. True when it has
+    /// left.
     fileprivate func serveKernel() -> Bool {
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let isIdle: Bool

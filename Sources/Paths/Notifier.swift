@@ -10,7 +10,8 @@ import CLibAIO
 public import JobTable
 import Synchronization
 
-/// An eventfd for one sleeper, in the program's table, and two jobs that a daemon holds ready for it.
+/// An eventfd for one sleeper, in the program's table, and two jobs that a daemon holds ready for
+/// it.
 public struct Notifier {
     /// In the program's table, for ppoll.
     public let descriptor: Int32

@@ -36,16 +36,16 @@ extension Ref where Pointee == Station {
                 return result
             }
         }
-        // A worker looks at the queue after it has taken its job out of the gate: one that is seen in
-        // the gate now will find these.
+        // A worker looks at the queue after it has taken its job out of the gate: one that is seen
+        // in the gate now will find these.
         if batch.isExclusive {
             rememberSubmitter()
             let isBehind = it.engine.it.streams.isBehind(
                 it.table, first, station: address, device: device, inode: inode)
             if isBehind || takeOffer() { return 0 }
         }
-        // Before the idle ones are counted: a job that is not queued any longer has its worker, which is
-        // not among them.
+        // Before the idle ones are counted: a job that is not queued any longer has its worker,
+        // which is not among them.
         let queued = it.pool.work.count.load(ordering: .sequentiallyConsistent)
         // What is done one at a time, one worker does.
         let idle = wakeWorkers(batch.isExclusive ? 1 : count)
@@ -60,7 +60,8 @@ extension Ref where Pointee == Station {
         return 0
     }
 
-    /// Wakes at most so many idle workers. How many there were, some of which may have been woken before.
+    /// Wakes at most so many idle workers. How many there were, some of which may have been woken
+    /// before.
     func wakeWorkers(_ most: UInt32) -> UInt32 {
         it.pool.workSignal.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let idle = it.pool.idleWorkers.load(ordering: .sequentiallyConsistent)
@@ -84,9 +85,9 @@ extension Ref where Pointee == Station {
     }
 
     /// Too many files of this user in flight, or a full buffer: the manager empties both channels,
-    /// for which it needs the lock that `attempt` takes. For 0.1 s, after which the submitter does the
-    /// requests itself; the first 2 ms, in which a manager that is awake has come to it, without a pause
-    /// that would be felt.
+    /// for which it needs the lock that `attempt` takes. For 0.1 s, after which the submitter does
+    /// the requests itself; the first 2 ms, in which a manager that is awake has come to it,
+    /// without a pause that would be felt.
     private func retryWhileBehind(_ attempt: () -> Int) -> Int {
         var result = 0
         for round in 0..<300 {

@@ -132,8 +132,8 @@ extension Ref where Pointee == Station {
         watchFile(job.it.heldFile)
     }
 
-    /// (Re)arms the watch of a held file for what its waiting jobs need. `wasInVain`: it was ready, and
-    /// none of them got anything.
+    /// (Re)arms the watch of a held file for what its waiting jobs need. `wasInVain`: it was ready,
+    /// and none of them got anything.
     private func watchFile(_ index: UInt32, wasInVain: Bool = false) {
         let file = it.files[index]
         var events: UInt32 = 0

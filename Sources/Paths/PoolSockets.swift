@@ -48,7 +48,8 @@ extension Ref where Pointee == Station {
     func openReceiver() -> Int {
         var result = leaveDescriptorTable()
         if result < 0 { return result }
-        // What was abandoned to an earlier manager went with its table: here the numbers mean nothing.
+        // What was abandoned to an earlier manager went with its table: here the numbers mean
+        // nothing.
         while let index = it.files.takeAbandoned() { it.files.recycle(index) }
         result = open(&it.pool.forManager)
         if result < 0 { return result }

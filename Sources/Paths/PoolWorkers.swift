@@ -45,8 +45,8 @@ extension Ref where Pointee == Station {
         it.running.subtract(1, ordering: .sequentiallyConsistent)
     }
 
-    /// Somebody has counted on this worker, which has got `job` to do: what need not come after that is
-    /// another worker's.
+    /// Somebody has counted on this worker, which has got `job` to do: what need not come after
+    /// that is another worker's.
     private func passOn(besides job: JobRef) {
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 { return }
         var isForOthers = false
@@ -91,8 +91,8 @@ extension Ref where Pointee == Station {
         return hasOffered
     }
 
-    /// Does a job in state running that is the first of its file, and with it the writes that follow
-    /// it there and in the queue. Makes an offer before the last of them wakes anybody.
+    /// Does a job in state running that is the first of its file, and with it the writes that
+    /// follow it there and in the queue. Makes an offer before the last of them wakes anybody.
     private func performAdjacent(_ first: JobRef) {
         var writes = AdjacentWrites(it.table, first)
         while let next = it.pool.work.takeFirst(
@@ -123,7 +123,8 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// One may be for a descriptor with O_DSYNC, and the other not: what was promised of each must hold.
+    /// One may be for a descriptor with O_DSYNC, and the other not: what was promised of each must
+    /// hold.
     private func isOpenedAlike(_ one: JobRef, _ other: JobRef) -> Bool {
         it.files[one.it.heldFile].it.flags == it.files[other.it.heldFile].it.flags
     }

@@ -142,15 +142,16 @@ public struct Batch: ~Copyable {
     var newFiles: UInt32 = 0
     /// The file and the eventfd that were held last, for the next job on the same descriptors.
     var lastHeld: InlineArray<2, Held> = [Held(), Held()]
-    /// Whose requests these are, for the kernel's AIO, which serves one user at a time: 0 for one whose
-    /// direct requests must take another path.
+    /// Whose requests these are, for the kernel's AIO, which serves one user at a time: 0 for one
+    /// whose direct requests must take another path.
     let kernelUser: UInt
     /// Jobs for the kernel's AIO, and their station.
     var native: Ref<Station>?
     var nativeFirst: JobRef?
     var nativeLast: JobRef?
 
-    /// An empty batch. `readsMayGoUntried`: the program is expected in io_getevents, which starts the disk.
+    /// An empty batch. `readsMayGoUntried`: the program is expected in io_getevents, which starts
+    /// the disk.
     @inline(__always)
     public init(readsMayGoUntried: Bool = false, kernelUser: UInt = Batch.posixFace) {
         submission = Submission(readsMayGoUntried: readsMayGoUntried)

@@ -1,5 +1,5 @@
-// An aio_ring as whoever consumes its events sees it (fs/aio.c, struct aio_ring): the kernel's, or one of
-// ours, which is laid out like it.
+// An aio_ring as whoever consumes its events sees it (fs/aio.c, struct aio_ring): the kernel's, or
+// one of ours, which is laid out like it.
 //
 // The head is whoever consumes', the program included, and is taken modulo nr. One slot is always
 // unused. What consumes through here is alone in that, by a lock of its own, but for the program.
@@ -69,8 +69,8 @@ public struct RingView {
     /// No event is there of a ring that the kernel fills.
     public var isEmpty: Bool { slot(header.it.tail.load(ordering: .acquiring)) == head }
 
-    /// Copies up to `count` of the oldest events before the slot `tail` to other memory of the process and
-    /// consumes them, if there are at least `minimum`. How many.
+    /// Copies up to `count` of the oldest events before the slot `tail` to other memory of the
+    /// process and consumes them, if there are at least `minimum`. How many.
     @inline(__always)
     public func take(into events: UInt, count: Int, minimum: Int, before tail: UInt32) -> Int {
         // Read once: the program may move it meanwhile.

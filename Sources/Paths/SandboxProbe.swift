@@ -7,7 +7,8 @@ enum SandboxProbe {
     /// Not an errno: the child was killed.
     static let killed = -10_000
 
-    /// True when a seccomp filter is active and kills a process that tries the calls of such daemons.
+    /// True when a seccomp filter is active and kills a process that tries the calls of such
+    /// daemons.
     static func filterKills(_ kind: Station.Kind) -> Bool {
         if !System.isFiltered { return false }
         return kind == .uring
@@ -27,8 +28,8 @@ enum SandboxProbe {
         return systemCall(Int32(SYS_kcmp), thread, thread, 0, 0, 0)
     }
 
-    /// What `body` comes to in a child, or `killed`. There SIGSYS is blocked, as in daemons: a filter that
-    /// traps kills, whatever handler the program has.
+    /// What `body` comes to in a child, or `killed`. There SIGSYS is blocked, as in daemons: a
+    /// filter that traps kills, whatever handler the program has.
     static func runInChild(_ body: @convention(c) () -> Int) -> Int {
         let page = systemCall(
             Int32(SYS_mmap), 0, Memory.pageBytes, Int(PROT_READ | PROT_WRITE),
@@ -94,8 +95,8 @@ enum SandboxProbe {
         return 0
     }
 
-    /// True when threads may be asked for their CPUs, scheduling class and I/O priority, and given others;
-    /// where a seccomp filter is active, a child finds out.
+    /// True when threads may be asked for their CPUs, scheduling class and I/O priority, and given
+    /// others; where a seccomp filter is active, a child finds out.
     static func mayTuneThreads() -> Bool {
         !System.isFiltered || runInChild { SandboxProbe.tuneThread() } == 0
     }

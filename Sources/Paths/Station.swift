@@ -38,8 +38,9 @@ struct Station: ~Copyable {
     let isLost = Atomic<Bool>(false)
     /// 1 while some job of the table may have an unseen cancellation request.
     let cancellations = Atomic<UInt32>(0)
-    /// What keeps the station from leaving, beside its queue. Of a pool, the jobs that are with the workers or
-    /// under way, and a worker that is just leaving; of the kernel's AIO, the jobs that it has.
+    /// What keeps the station from leaving, beside its queue. Of a pool, the jobs that are with the
+    /// workers or under way, and a worker that is just leaving; of the kernel's AIO, the jobs that
+    /// it has.
     let running = Atomic<UInt32>(0)
     var queue = RunQueue()
     var files: HeldFiles
@@ -47,8 +48,8 @@ struct Station: ~Copyable {
     /// 1 while the daemon sleeps or is about to; whoever takes it to 0 wakes the daemon.
     let sleeping = Atomic<UInt32>(0)
     let doorbell = Atomic<UInt32>(0)
-    /// Cold reads that run on the work ring: each of them ends soon, as a rule, and the daemon looks
-    /// at the queue when it does.
+    /// Cold reads that run on the work ring: each of them ends soon, as a rule, and the daemon
+    /// looks at the queue when it does.
     let readsRunning = Atomic<UInt32>(0)
 
     /// Device and inode of the way in: the descriptor in the program's table that leads here.
@@ -69,8 +70,8 @@ struct Station: ~Copyable {
     static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
         // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE.
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
-        // A pool has seven of its own in its table: /dev/null three times, two receivers, the epoll set, the
-        // bell; some more are to spare.
+        // A pool has seven of its own in its table: /dev/null three times, two receivers, the epoll
+        // set, the bell; some more are to spare.
         let room = kind == .pool ? open &- 24 : open
         let capacity = UInt32(clamping: min(max(room, 4), 4096))
         guard let files = HeldFiles(capacity: capacity),

@@ -1,5 +1,5 @@
-// Reads and writes of files that may have no positions: pipes, sockets, terminals, files in /proc and the
-// like. Where they may block, without waiting.
+// Reads and writes of files that may have no positions: pipes, sockets, terminals, files in /proc
+// and the like. Where they may block, without waiting.
 
 import CLibAIO
 import JobTable
@@ -34,8 +34,8 @@ enum StreamTransfer {
         return System.transfer(isWrite: isWrite, descriptor, vectors, count, -1, rwFlags)
     }
 
-    /// A write of no bytes to a socket, which pwritev2 does not pass on: it sends an empty datagram, or
-    /// nothing. nil for another file, and for a write that is not empty.
+    /// A write of no bytes to a socket, which pwritev2 does not pass on: it sends an empty
+    /// datagram, or nothing. nil for another file, and for a write that is not empty.
     private static func sendNothing(
         _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ rwFlags: Int32
     ) -> Int? {

@@ -153,8 +153,8 @@ struct Ring: ~Copyable {
         return Int(probe.last_op) >= Int(URING_OP_FUTEX_WAIT) ? 0 : failure(EINVAL)
     }
 
-    /// Has the kernel make the first of the threads that do for the ring what would block. It stays as
-    /// long as the caller's thread. 0, or a negated errno: without that thread the kernel would
+    /// Has the kernel make the first of the threads that do for the ring what would block. It stays
+    /// as long as the caller's thread. 0, or a negated errno: without that thread the kernel would
     /// cancel such requests (io_uring/io-wq.c, io_wq_enqueue).
     mutating func startWorker() -> Int {
         guard let entry = nextEntry() else { return failure(EAGAIN) }

@@ -20,8 +20,8 @@ struct UringDaemon: ~Copyable {
     /// Of a write to an eventfd: this and the index of the held file.
     static let signalData: UInt64 = 0x8000_0000
 
-    /// How long a write to an eventfd may take before sleepers are woken nevertheless: it blocks only
-    /// where the program has filled a blocking one up.
+    /// How long a write to an eventfd may take before sleepers are woken nevertheless: it blocks
+    /// only where the program has filled a blocking one up.
     static let signalPatienceNs: UInt64 = 10_000_000
 
     static let submissionEntries: UInt32 = 256
@@ -49,8 +49,8 @@ struct UringDaemon: ~Copyable {
     /// than a read from the cache, and as a rule io_getevents comes soon and does it.
     static let looks: UInt32 = 64
     static let lookIntervalNs: UInt64 = 1_000_000
-    /// Submitters that find more than this in the queue no longer count on the end of a running read: the
-    /// daemon takes all of them then, which is as long for the last as one wake-up.
+    /// Submitters that find more than this in the queue no longer count on the end of a running
+    /// read: the daemon takes all of them then, which is as long for the last as one wake-up.
     static let queuedMax: UInt32 = 8
 
     static func main(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
@@ -72,9 +72,10 @@ struct UringDaemon: ~Copyable {
 extension Ref where Pointee == Station {
     // MARK: Submitters
 
-    /// Queues a chain of jobs for the daemon on io_uring and wakes it, unless the batch can wait until
-    /// it looks by itself. `mustWake` is asked about that after the queuing: with true when that is
-    /// likely to be soon, for a read that runs will end; else with one of its looks now and then.
+    /// Queues a chain of jobs for the daemon on io_uring and wakes it, unless the batch can wait
+    /// until it looks by itself. `mustWake` is asked about that after the queuing: with true when
+    /// that is likely to be soon, for a read that runs will end; else with one of its looks now and
+    /// then.
     func handOverToUring(_ batch: borrowing Batch, mustWake: (_ looksSoon: Bool) -> Bool) {
         guard let first = batch.first, let last = batch.last else { return }
         it.queue.append(it.table, first: first, last: last, count: batch.count)
@@ -188,8 +189,8 @@ extension Ref where Pointee == Station {
         it.uring.parking.forgetThread()
     }
 
-    /// The rings are of no use any more. What is with them and on its way to them fails, and nobody else
-    /// comes here: later requests go to another engine.
+    /// The rings are of no use any more. What is with them and on its way to them fails, and nobody
+    /// else comes here: later requests go to another engine.
     private func giveUp() {
         it.engine.giveUpUring(self)
         leave()
@@ -484,8 +485,8 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// The kernel may come back to the write later: it hands one to a blocking eventfd to a thread of
-    /// its own. The file is held meanwhile, and `announced` belongs to the kernel.
+    /// The kernel may come back to the write later: it hands one to a blocking eventfd to a thread
+    /// of its own. The file is held meanwhile, and `announced` belongs to the kernel.
     private func writeSignals(_ index: UInt32) {
         let entry = entry()
         let file = it.files[index]
@@ -509,8 +510,8 @@ extension Ref where Pointee == Station {
         dropHeld(index)
     }
 
-    /// Sleepers are woken after the eventfds are signalled. Requests that end meanwhile are published,
-    /// and signalled in the next turn.
+    /// Sleepers are woken after the eventfds are signalled. Requests that end meanwhile are
+    /// published, and signalled in the next turn.
     private func awaitSignals() {
         let deadlineNs = System.monotonicNs() &+ UringDaemon.signalPatienceNs
         while it.uring.signalsRunning > it.uring.signalsOverdue {

@@ -7,8 +7,8 @@ import JobTable
 import Paths
 import Synchronization
 
-/// POSIX AIO (POSIX.1-2017, <aio.h>) and FreeBSD's additions. aio_error, aio_return and aio_suspend are
-/// async-signal-safe; aio_suspend and aio_waitcomplete are cancellation points.
+/// POSIX AIO (POSIX.1-2017, <aio.h>) and FreeBSD's additions. aio_error, aio_return and aio_suspend
+/// are async-signal-safe; aio_suspend and aio_waitcomplete are cancellation points.
 public enum PosixAIO {
     /// aio_read(3), aio_write(3) and their vectored forms; `which` is one of IOCTX_AIO_*.
     /// -EINVAL, -EAGAIN, -EBADF (an eventfd), -ENOSYS (IOCTX_ENGINE=off).
@@ -114,8 +114,8 @@ public enum PosixAIO {
         }
     }
 
-    /// At exit: what was accepted as a write is awaited. `frame` is an address in the stack of the thread
-    /// that exits.
+    /// At exit: what was accepted as a write is awaited. `frame` is an address in the stack of the
+    /// thread that exits.
     public static func rundown(frame: UInt) {
         guard let face = PosixFace.current, !CurrentThread().interruptedLayer else { return }
         face.it.frameAtExit.store(frame, ordering: .relaxed)

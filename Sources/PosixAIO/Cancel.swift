@@ -47,8 +47,8 @@ extension Ref where Pointee == PosixFace {
         let hasBegun = job.it.isStream && job.it.progress > 0
         if !hasBegun && job.transition(from: .queued, to: .cancelled) {
             // Its daemon only gives up what it holds for it; the program is told now. The daemon
-            // cannot have published it before: it does that under this lock. Nor can it free the job
-            // before the block has the outcome, which would be without a request then.
+            // cannot have published it before: it does that under this lock. Nor can it free the
+            // job before the block has the outcome, which would be without a request then.
             let list = ListRef(address: job.it.owner)
             job.it.isPublished.store(true, ordering: .relaxed)
             countFinishedLocked(failure(ECANCELED))
@@ -86,11 +86,12 @@ extension Ref where Pointee == PosixFace {
         }
     }
 
-    /// A job ends at once, one way or the other, unless a worker is at it, for its file cannot be polled.
-    /// `publish` tells the result: its block may be gone as soon as it is there, for another thread may
-    /// collect it.
+    /// A job ends at once, one way or the other, unless a worker is at it, for its file cannot be
+    /// polled. `publish` tells the result: its block may be gone as soon as it is there, for
+    /// another thread may collect it.
     private func awaitEnd(of job: JobRef, named name: UInt64, _ result: Ref<Int>?) -> Int {
-        // Daemons come to a cancellation within a wake-up; a worker that is in the middle of it may not.
+        // Daemons come to a cancellation within a wake-up; a worker that is in the middle of it may
+        // not.
         let deadlineNs = System.monotonicNs() &+ 200_000_000
         // The block has the result before the job is free.
         while it.table.job(named: name) != nil && System.monotonicNs() < deadlineNs {

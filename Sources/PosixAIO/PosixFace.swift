@@ -103,8 +103,8 @@ extension Ref where Pointee == PosixFace {
         if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
     }
 
-    /// True for a block that lies where main() has had its variables and exit() now has its own: main has
-    /// returned with the request under way, and nobody will ask for it.
+    /// True for a block that lies where main() has had its variables and exit() now has its own:
+    /// main has returned with the request under way, and nobody will ask for it.
     private func isInDeadFrame(_ block: BlockRef) -> Bool {
         let frame = it.frameAtExit.load(ordering: .relaxed)
         if frame == 0 { return false }
@@ -183,7 +183,7 @@ extension Ref where Pointee == PosixFace {
 }
 
 extension Ref where Pointee == PosixFace {
-    /// False in a child that a signal handler forked while its parent slept in a call: what that call
-    /// knows is memory that the child does not have (ProcessRoot.swift).
+    /// False in a child that a signal handler forked while its parent slept in a call: what that
+    /// call knows is memory that the child does not have (ProcessRoot.swift).
     var isStillThere: Bool { PosixFace.current == self }
 }

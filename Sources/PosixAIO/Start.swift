@@ -85,8 +85,8 @@ extension Ref where Pointee == PosixFace {
                 isForKernel ? PosixFace.withKernel(job.it.submitter) : -1,
                 ordering: .relaxed)
             block.it.error.store(EINPROGRESS, ordering: .relaxed)
-            // Last, for cancellers look for jobs with a subject and end them: release pairs with their
-            // acquire.
+            // Last, for cancellers look for jobs with a subject and end them: release pairs with
+            // their acquire.
             job.it.subject.store(block.address, ordering: .releasing)
             // Nobody need wait for it, or for what it waits for.
             if notifies && block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)

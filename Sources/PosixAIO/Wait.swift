@@ -1,7 +1,7 @@
 // Waiting for requests: aio_suspend, aio_waitcomplete, and LIO_WAIT.
 //
-// A thread whose requests are all with the kernel's AIO sleeps for the kernel's events, where it may:
-// see KernelReaper.swift. Everybody else sleeps on a futex.
+// A thread whose requests are all with the kernel's AIO sleeps for the kernel's events, where it
+// may: see KernelReaper.swift. Everybody else sleeps on a futex.
 //
 // A sleeper of aio_suspend picks a bit by its thread and sets it in each job that it waits for;
 // whoever publishes such a job wakes that bit. Nothing is locked and nothing left behind but bits,
@@ -14,12 +14,14 @@ import JobTable
 import Paths
 import Synchronization
 
-/// What a sleep comes to in which the thread was cancelled: no errno, and nobody's but its caller's.
+/// What a sleep comes to in which the thread was cancelled: no errno, and nobody's but its
+/// caller's.
 private let threadCancelled = -Int(IOCTX_THREAD_CANCELLED)
 
 extension Atomic<UInt32> {
     /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
-    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. Always with a deadline: see `wait`.
+    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. Always with a deadline: see
+    /// `wait`.
     fileprivate borrowing func cancellableWait(
         while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
     ) -> Int {
@@ -123,8 +125,8 @@ extension Ref where Pointee == PosixFace {
         case others
     }
 
-    /// What requests of the list are pending while none is done. Each has the sleeper's bit then; `names`
-    /// is the sum of their names.
+    /// What requests of the list are pending while none is done. Each has the sleeper's bit then;
+    /// `names` is the sum of their names.
     private func pending(
         _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0, names: inout UInt64
     ) -> Pending {

@@ -29,8 +29,8 @@ public struct Library {
     }
 
     /// A function of the library's own, in a version of its own if that is given. Throws Skip when
-    /// it has none, even where one that it needs has: the C library's POSIX AIO would stand for that
-    /// of every library.
+    /// it has none, even where one that it needs has: the C library's POSIX AIO would stand for
+    /// that of every library.
     public func function<F>(
         _ name: String, version: String? = nil, as type: F.Type = F.self
     ) throws -> F {

@@ -1,7 +1,8 @@
 // Numbers of system calls in machine code.
 
-/// Looks for numbers in x86-64 code as compilers write it: a constant is loaded shortly before it is
-/// used. What is computed, or far away, is not found; a constant that means something else may be.
+/// Looks for numbers in x86-64 code as compilers write it: a constant is loaded shortly before it
+/// is used. What is computed, or far away, is not found; a constant that means something else may
+/// be.
 struct CodeScan {
     /// The numbers with which the system call instruction is executed.
     private(set) var executed: Set<Int32> = []
@@ -53,7 +54,8 @@ struct CodeScan {
         return use.map { !code[range.lowerBound..<$0].contains(Self.loadEAX) } ?? false
     }
 
-    /// True for a call or jump to the function, through its slot or by way of a stub that jumps there.
+    /// True for a call or jump to the function, through its slot or by way of a stub that jumps
+    /// there.
     private func callsFunction(_ offset: Int) -> Bool {
         switch (code[offset], code[offset + 1]) {
         case (0xff, 0x15), (0xff, 0x25): return isSlot(offset + 2)
@@ -68,8 +70,8 @@ struct CodeScan {
         }
     }
 
-    /// True for a call or jump to a function of the program's own that executes `syscall` at once, as
-    /// the C library's does in a static program.
+    /// True for a call or jump to a function of the program's own that executes `syscall` at once,
+    /// as the C library's does in a static program.
     private func callsWrapper(_ offset: Int) -> Bool {
         guard code[offset] == 0xe8 || code[offset] == 0xe9 else { return false }
         let wrapper = offset + 5 + Int(integer(at: offset + 1))

@@ -1,6 +1,6 @@
-// `ioctx doctor`: how a program asks for AIO, whether the layer can serve or does serve it, and what to
-// do. A program is looked at as a file, with the libraries that the loader would give it; a process
-// with what it has mapped.
+// `ioctx doctor`: how a program asks for AIO, whether the layer can serve or does serve it, and
+// what to do. A program is looked at as a file, with the libraries that the loader would give it; a
+// process with what it has mapped.
 
 import ArgumentParser
 import FoundationEssentials

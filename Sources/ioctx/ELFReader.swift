@@ -84,7 +84,8 @@ struct ELFReader {
 
     // MARK: Contents
 
-    /// The undefined dynamic symbols, each with the addresses that the loader fills in with its own.
+    /// The undefined dynamic symbols, each with the addresses that the loader fills in with its
+    /// own.
     func imports() -> [String: Set<Int>] {
         let sections = sections()
         guard

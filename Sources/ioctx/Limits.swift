@@ -1,5 +1,5 @@
-// `ioctx limits`: the limits of the job table, under the names that FreeBSD gave them, and for a running
-// process what it has counted.
+// `ioctx limits`: the limits of the job table, under the names that FreeBSD gave them, and for a
+// running process what it has counted.
 
 import ArgumentParser
 import CLibAIO

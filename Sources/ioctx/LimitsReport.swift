@@ -1,5 +1,5 @@
-// What `ioctx limits` prints: the limits, and of a process its gauges, requests and contexts. The names
-// of the stored properties are the keys of --json.
+// What `ioctx limits` prints: the limits, and of a process its gauges, requests and contexts. The
+// names of the stored properties are the keys of --json.
 
 import CLibAIO
 import JobTable

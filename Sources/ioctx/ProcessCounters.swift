@@ -3,7 +3,8 @@
 import CLibAIO
 import Glibc
 
-/// What a process has counted at one moment. A request counts as finished only if it counts as made.
+/// What a process has counted at one moment. A request counts as finished only if it counts as
+/// made.
 struct ProcessCounters {
     struct Context {
         let counts: ioctx_context_counts

@@ -1,5 +1,6 @@
-// A Swift program to preload the library into: classes, strings, dictionaries, closures, existentials,
-// tasks and actors, so that a wrong swift_retain shows; and, given a file, AIO from Swift itself.
+// A Swift program to preload the library into: classes, strings, dictionaries, closures,
+// existentials, tasks and actors, so that a wrong swift_retain shows; and, given a file, AIO from
+// Swift itself.
 
 import Glibc
 
@@ -100,7 +101,8 @@ func readWithAIO(_ path: String) -> String {
         let iocb = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 8)
         let event = UnsafeMutableRawPointer.allocate(byteCount: 32, alignment: 8)
         memset(iocb, 0, 64)
-        // struct iocb: the descriptor at 20, buffer, length and offset from 24 on; opcode 0 is PREAD.
+        // struct iocb: the descriptor at 20, buffer, length and offset from 24 on; opcode 0 is
+        // PREAD.
         iocb.storeBytes(of: file, toByteOffset: 20, as: CInt.self)
         iocb.storeBytes(of: buffer, toByteOffset: 24, as: UnsafeMutableRawPointer.self)
         iocb.storeBytes(of: 512, toByteOffset: 32, as: UInt64.self)

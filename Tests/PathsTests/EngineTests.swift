@@ -332,7 +332,8 @@ import Testing
         }
     }
 
-    /// A submitter that could not hand its jobs over does them itself, and may have the last of a file.
+    /// A submitter that could not hand its jobs over does them itself, and may have the last of a
+    /// file.
     @Test("What is behind a file of the pool is closed in the pool's table, not in the program's")
     func privateNumber() async {
         await #expect(processExitsWith: .success) {

@@ -159,8 +159,8 @@ extension Ref where Pointee == Shared {
         #expect(files.claim(inode: 9) == .new(held[0]))
     }
 
-    /// Else requests on a descriptor's next file, which is the same one opened again, would hold the
-    /// closed description for ever, and a lock with it.
+    /// Else requests on a descriptor's next file, which is the same one opened again, would hold
+    /// the closed description for ever, and a lock with it.
     @Test("A held file is shared so many times and then makes way for a new one")
     func sharesEnd() {
         let files = makeFiles(100)

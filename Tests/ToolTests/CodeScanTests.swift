@@ -1,5 +1,5 @@
-// Proves which system calls are seen in machine code: those whose number is loaded shortly before the
-// instruction, or is handed to syscall().
+// Proves which system calls are seen in machine code: those whose number is loaded shortly before
+// the instruction, or is handed to syscall().
 
 #if arch(x86_64)
     import Testing
