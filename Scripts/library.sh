@@ -23,13 +23,12 @@ interposed_symbols="\
 ioctx_aio_call@@IOCTX_PRIVATE
 ioctx_syscall_function@@IOCTX_PRIVATE
 syscall@@GLIBC_2.2.5"
-seccomp_symbols="\
-pthread_sigmask@@GLIBC_2.32
-pthread_sigmask@GLIBC_2.2.5
-sigaction@@GLIBC_2.2.5
-signal@@GLIBC_2.2.5
-sigprocmask@@GLIBC_2.2.5
-syscall@@GLIBC_2.2.5"
+seccomp_symbols=$(
+    printf '%s@@GLIBC_2.32\n' pthread_attr_setsigmask_np pthread_sigmask
+    printf '%s@GLIBC_2.2.5\n' pthread_sigmask
+    printf '%s@@GLIBC_2.2.5\n' __sigaction __sysv_signal bsd_signal sigaction sigblock sighold \
+        sigignore signal sigprocmask sigset sigsetmask ssignal syscall sysv_signal
+)
 # POSIX AIO: each name of the C library's, old and new, and what FreeBSD has beyond it.
 posix_symbols=$(
     printf '%s@@IOCTX_0.1\n' aio_readv aio_waitcomplete aio_writev

@@ -5,6 +5,7 @@
 #include <cpuid.h>
 #endif
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdatomic.h>
@@ -120,6 +121,12 @@ static int cancellable_syscall(long number, intptr_t a, intptr_t b, intptr_t c, 
     pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
     result = (int)ioctx_syscall(number, a, b, c, d, e, f);
     pthread_setcanceltype(type, NULL);
+    /*
+     * A cancellation point of the library's: up to glibc 2.40 a thread that was chosen to be cancelled just
+     * now has its signal yet to come, which would spoil the result of a thread that ends by itself. Such a
+     * point waits for it.
+     */
+    poll(NULL, 0, 0);
     __pthread_unregister_cancel(&here);
     return result;
 }

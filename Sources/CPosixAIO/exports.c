@@ -21,12 +21,33 @@ static inline intptr_t answer(intptr_t result)
     return -1;
 }
 
-/* The same for a call in which the thread may have been cancelled: see system.h. */
+/*
+ * The same for a call in which the thread may have been ended: see system.h. That goes on here, in the
+ * frame that the program has called.
+ */
 static inline intptr_t answer_or_end(intptr_t result)
 {
-    if (result == -IOCTX_THREAD_CANCELLED)
-        pthread_exit(PTHREAD_CANCELED);
+    if (result == -IOCTX_THREAD_CANCELLED) {
+        __pthread_unwind_buf_t here;
+
+        __pthread_register_cancel(&here);
+        __pthread_unwind_next(&here);
+    }
     return answer(result);
+}
+
+/*
+ * <aio.h> says that it throws nothing, so it is no cancellation point. Since glibc 2.41 a thread gets
+ * pthread_cancel's signal unless it has disabled that, and it would interrupt the wait.
+ */
+static int list(int mode, const void *blocks, int count, const void *event, int individually)
+{
+    int state, result;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    result = (int)answer(ioctx_lio_listio(mode, blocks, count, event, individually));
+    pthread_setcancelstate(state, NULL);
+    return result;
 }
 
 #define ALIAS(other, name) extern __typeof__(name) other __attribute__((alias(#name)))
@@ -100,18 +121,18 @@ intptr_t aio_waitcomplete(void *block, const void *timeout)
     return answer_or_end(ioctx_aio_waitcomplete(block, timeout));
 }
 
-int lio_listio(int mode, const void *list, int count, const void *event)
+int lio_listio(int mode, const void *blocks, int count, const void *event)
 {
-    return (int)answer(ioctx_lio_listio(mode, list, count, event, 1));
+    return list(mode, blocks, count, event, 1);
 }
 ALIAS(lio_listio64, lio_listio);
 OLD(lio_listio, lio_listio, "GLIBC_2.4");
 OLD(lio_listio64, lio_listio, "GLIBC_2.4");
 
 /* Before 2.4 the requests of a list gave no notification of their own. */
-int lio_listio_2_2(int mode, const void *list, int count, const void *event)
+int lio_listio_2_2(int mode, const void *blocks, int count, const void *event)
 {
-    return (int)answer(ioctx_lio_listio(mode, list, count, event, 0));
+    return list(mode, blocks, count, event, 0);
 }
 ALIAS(lio_listio64_2_2, lio_listio_2_2);
 VERSION(lio_listio_2_2, lio_listio, "GLIBC_2.2.5");

@@ -22,23 +22,33 @@
 
 volatile sig_atomic_t traps_seen;
 
-/* Guards the action below. Taken with all signals blocked, so a handler never waits for itself. */
-static atomic_flag action_lock = ATOMIC_FLAG_INIT;
-static struct sigaction program_action;
+/*
+ * The process whose thread changes or reads the action below; 0 for none. Taken with all signals blocked, so
+ * a handler never waits for itself. In a forked child it may be its parent's, which is nobody there.
+ */
+static atomic_int action_owner;
+/* The program's action, and the place of the next one: a fork may come in the middle of a change. */
+static struct sigaction program_actions[2];
+static atomic_int program_action;
 
 static void lock_action(sigset_t *mask)
 {
     sigset_t all;
+    int self = getpid(), owner;
 
     sigfillset(&all);
     next()->pthread_sigmask(SIG_BLOCK, &all, mask);
-    while (atomic_flag_test_and_set_explicit(&action_lock, memory_order_acquire))
+    do {
+        owner = 0;
+        if (atomic_compare_exchange_strong(&action_owner, &owner, self))
+            return;
         __builtin_ia32_pause();
+    } while (owner == self || !atomic_compare_exchange_strong(&action_owner, &owner, self));
 }
 
 static void unlock_action(const sigset_t *mask)
 {
-    atomic_flag_clear_explicit(&action_lock, memory_order_release);
+    atomic_store(&action_owner, 0);
     next()->pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
@@ -46,14 +56,18 @@ int set_program_action(const struct sigaction *wanted, struct sigaction *before)
 {
     struct sigaction old, new;
     sigset_t mask;
+    int place;
 
     /* Their memory is the program's: touched without the lock. */
     if (wanted)
         new = *wanted;
     lock_action(&mask);
-    old = program_action;
-    if (wanted)
-        program_action = new;
+    place = atomic_load(&program_action);
+    old = program_actions[place];
+    if (wanted) {
+        program_actions[!place] = new;
+        atomic_store(&program_action, !place);
+    }
     unlock_action(&mask);
     if (before)
         *before = old;

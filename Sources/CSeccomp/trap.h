@@ -28,6 +28,7 @@ struct next_functions {
     int (*sigaction)(int, const struct sigaction *, struct sigaction *);
     int (*sigprocmask)(int, const sigset_t *, sigset_t *);
     int (*pthread_sigmask)(int, const sigset_t *, sigset_t *);
+    int (*pthread_attr_setsigmask_np)(pthread_attr_t *, const sigset_t *);
     __sighandler_t (*signal)(int, __sighandler_t);
 };
 const struct next_functions *next(void);

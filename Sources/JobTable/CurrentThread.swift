@@ -93,6 +93,13 @@ public struct CurrentThread {
         }
     }
 
+    /// Whether a signal has come while it was blocked.
+    public func isPending(_ signal: Int32) -> Bool {
+        var set: UInt64 = 0
+        withAddress(of: &set) { _ = systemCall(Int32(SYS_rt_sigpending), $0, 8) }
+        return set >> UInt64(signal &- 1) & 1 != 0
+    }
+
     /// Takes a signal that has come while it was blocked, so that it is not delivered later.
     public func dropPending(_ signal: Int32) {
         var set = UInt64(1) << UInt64(signal &- 1)

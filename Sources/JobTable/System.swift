@@ -146,13 +146,16 @@ public enum System {
         var entry = pollfd(
             fd: descriptor, events: Int16(truncatingIfNeeded: events), revents: 0)
         var zero = timespec(tv_sec: 0, tv_nsec: 0)
-        let count = withAddress(of: &entry) { entryAddress in
-            withAddress(of: &zero) {
-                systemCall(Int32(SYS_ppoll), entryAddress, 1, $0, 0, 0)
+        while true {
+            let count = withAddress(of: &entry) { entryAddress in
+                withAddress(of: &zero) {
+                    systemCall(Int32(SYS_ppoll), entryAddress, 1, $0, 0, 0)
+                }
             }
+            // A signal that is pending interrupts even a call that does not wait.
+            if count == failure(EINTR) { continue }
+            return count <= 0 ? count : Int(UInt16(bitPattern: entry.revents))
         }
-        if count <= 0 { return count }
-        return Int(UInt16(bitPattern: entry.revents))
     }
 
     /// CLOCK_MONOTONIC; no system call where the kernel has a vDSO.

@@ -284,13 +284,13 @@ extension Ref where Pointee == EngineRecord {
         if mayWait && isWrite && facts.blocksWriters {
             return postpone(&request, &batch, facts, done: 0)
         }
+        let mayDrop =
+            isWrite && request.face == .posix && !CurrentThread().isPending(SIGPIPE)
         let result = StreamTransfer.attempt(
             isWrite: isWrite, request.descriptor, request.vectors, request.vectorCount,
             request.offset, request.rwFlags)
         // The C library's threads, which do this there, block it.
-        if result == failure(EPIPE) && request.face == .posix {
-            CurrentThread().dropPending(SIGPIPE)
-        }
+        if result == failure(EPIPE) && mayDrop { CurrentThread().dropPending(SIGPIPE) }
         if !mayWait { return .completed(result) }
         if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
         if isWrite && result > 0 && result < request.length {

@@ -75,6 +75,8 @@ struct StationSlot: ~Copyable {
     let retryAtNs = Atomic<UInt64>(0)
     /// When a station was lost last, on that clock.
     let lostAtNs = Atomic<UInt64>(0)
+    /// After two losses, only who cannot do without starts another before this time.
+    let restartAtNs = Atomic<UInt64>(0)
 
     static let patienceNs: UInt64 = 1_000_000_000
 
@@ -84,14 +86,12 @@ struct StationSlot: ~Copyable {
 
     /// Notes the loss of a station. The second within a short time is no accident: there are
     /// threads with descriptor tables of their own, of which each would replace the station of the
-    /// others, or the way in cannot be looked at. Then they do for a while without.
+    /// others. They do for a while without.
     func noteLoss() {
         let now = System.monotonicNs()
-        if lostAtNs.exchange(now, ordering: .relaxed) &+ Self.patienceNs > now { startLater() }
-    }
-
-    func startLater() {
-        retryAtNs.store(System.monotonicNs() &+ Self.patienceNs, ordering: .relaxed)
+        if lostAtNs.exchange(now, ordering: .relaxed) &+ Self.patienceNs > now {
+            restartAtNs.store(now &+ Self.patienceNs, ordering: .relaxed)
+        }
     }
 
     func forget(_ station: Ref<Station>) {
@@ -209,13 +209,15 @@ extension Ref where Pointee == EngineRecord {
     private func acquire(
         _ slot: borrowing StationSlot, mustStart: Bool = false, start: () -> Bool
     ) -> Ref<Station>? {
+        var hasStarted = false
         while true {
             if let station = slot.current {
                 if station.retain() {
                     if station.isReachable() { return station }
-                    abandon(station)
-                    slot.noteLoss()
+                    abandon(station, in: slot)
                     station.release()
+                    // The way in cannot be looked at, or another thread has no use for it.
+                    if hasStarted { return nil }
                     continue
                 }
                 if slot.current == station {
@@ -227,22 +229,29 @@ extension Ref where Pointee == EngineRecord {
             // pthread_create is not for signal handlers, and a nested call is surely in one.
             let thread = CurrentThread()
             if thread.isNested || !mustStart && thread.mayBeInHandler { return nil }
-            if slot.retryAtNs.load(ordering: .relaxed) > System.monotonicNs() { return nil }
+            let now = System.monotonicNs()
+            if slot.retryAtNs.load(ordering: .relaxed) > now
+                || !mustStart && slot.restartAtNs.load(ordering: .relaxed) > now
+            {
+                return nil
+            }
             it.startLock.lock()
             if slot.current == nil && !start() {
-                slot.startLater()
+                slot.retryAtNs.store(
+                    System.monotonicNs() &+ StationSlot.patienceNs, ordering: .relaxed)
                 it.startLock.unlock()
                 return nil
             }
             it.startLock.unlock()
+            hasStarted = true
         }
     }
 
     /// The station's descriptor in the program's table is gone: its daemon finishes what it has
     /// and leaves, and the next request starts another.
-    private func abandon(_ station: Ref<Station>) {
+    private func abandon(_ station: Ref<Station>, in slot: borrowing StationSlot) {
         forget(station)
-        station.it.isLost.store(true, ordering: .sequentiallyConsistent)
+        if !station.it.isLost.exchange(true, ordering: .sequentiallyConsistent) { slot.noteLoss() }
         station.wakeWithoutDescriptor()
     }
 

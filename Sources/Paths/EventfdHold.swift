@@ -26,6 +26,7 @@ public struct EventfdHold {
         station.it.users.add(1, ordering: .sequentiallyConsistent)
         job.it.operation = .notify
         job.it.pollEvents = 1
+        job.it.resfd = descriptor
         if case .deferred(let carrier) = engine.postpone(&request, &batch, FileFacts(), done: 0) {
             job.it.heldEventfd = carrier.it.heldEventfd
             station.it.files.addReference(job.it.heldEventfd)

@@ -51,6 +51,7 @@ public struct Notifier {
             station.it.files.addReference(carrier.it.heldEventfd)
         }
         signalJob.it.pollEvents = 1
+        signalJob.it.resfd = descriptor
         self.engine = engine
         self.station = station
         self.descriptor = descriptor

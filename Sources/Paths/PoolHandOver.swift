@@ -137,6 +137,8 @@ extension Ref where Pointee == Station {
         _ index: UInt32, _ message: inout RightsMessage, _ files: inout Int,
         _ channel: borrowing FileChannel
     ) {
+        // A batch has no more files than a message: see Batch.isFull. It must not end the process
+        // if it had: the job would end with -EBADF.
         if index == Job.none || it.files[index].it.isReady || files == message.files.count {
             return
         }

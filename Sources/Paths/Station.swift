@@ -68,11 +68,11 @@ struct Station: ~Copyable {
     }
 
     static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
-        // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE.
+        // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE. A
+        // pool has seven of its own in its table: /dev/null three times, two receivers, the epoll
+        // set, the bell; some more are to spare. The last slot of a ring is its tombstone's.
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
-        // A pool has seven of its own in its table: /dev/null three times, two receivers, the epoll
-        // set, the bell; some more are to spare.
-        let room = kind == .pool ? open &- 24 : open
+        let room = kind == .pool ? open &- 24 : open &- 1
         let capacity = UInt32(clamping: min(max(room, 4), 4096))
         guard let files = HeldFiles(capacity: capacity),
             let station = Memory.record(Station.self)

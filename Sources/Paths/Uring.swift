@@ -127,6 +127,13 @@ struct Ring: ~Copyable {
             slot, file: -1, ring: registered, flag: Int(bitPattern: UInt(URING_REGISTER_BY_HANDLE)))
     }
 
+    /// Gives up all slots, for good; for the daemon.
+    func emptyAllSlots() {
+        _ = systemCall(
+            Int32(IOCTX_SYS_io_uring_register), Int(registered),
+            Int(URING_UNREGISTER_FILES) | Int(bitPattern: UInt(URING_REGISTER_BY_HANDLE)), 0, 0)
+    }
+
     private func updateSlot(_ slot: UInt32, file: Int32, ring: Int32, flag: Int) -> Int {
         var descriptorArgument = file
         return withAddress(of: &descriptorArgument) { fileAddress in

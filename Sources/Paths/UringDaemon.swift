@@ -44,6 +44,11 @@ struct UringDaemon: ~Copyable {
     var looksLeft: UInt32 = 0
     /// It will: submitters of cold reads need not wake it.
     let isLooking = Atomic<Bool>(false)
+    /// The daemon that has given up, for the thread that ends what it had.
+    var givenUp: Int32 = 0
+    /// One end of a pipe, whose other end is in a slot of the work ring alone: it is hung up when
+    /// the ring is gone, and with it whatever was on it.
+    var tombstone: Int32 = -1
 
     /// After a cold read it looks so often, and so long apart: a wake-up costs its submitter more
     /// than a read from the cache, and as a rule io_getevents comes soon and does it.
@@ -132,7 +137,20 @@ extension Ref where Pointee == Station {
         it.uring.signalsRunning = 0
         it.uring.signalsOverdue = 0
         it.uring.looksLeft = 0
-        return it.uring.work.registerEmptySlots(it.files.capacity)
+        result = it.uring.work.registerEmptySlots(it.files.capacity &+ 1)
+        return result < 0 ? result : setTombstone()
+    }
+
+    private func setTombstone() -> Int {
+        var ends = (Int32(-1), Int32(-1))
+        var result = withAddress(of: &ends) {
+            systemCall(Int32(SYS_pipe2), $0, Int(O_CLOEXEC))
+        }
+        if result < 0 { return result }
+        it.uring.tombstone = ends.0
+        result = it.uring.work.fillSlot(it.files.capacity, file: ends.1)
+        System.close(ends.1)
+        return min(result, 0)
     }
 
     /// After a failed start. The parking ring stays, if there is one, for the next attempt.
@@ -190,21 +208,45 @@ extension Ref where Pointee == Station {
     }
 
     /// The rings are of no use any more. What is with them and on its way to them fails, and nobody
-    /// else comes here: later requests go to another engine.
+    /// else comes here: later requests go to another engine. But the kernel may still be at it. So
+    /// another thread waits until the work ring is gone, for which this one must be, and then
+    /// tells.
     private func giveUp() {
         it.engine.giveUpUring(self)
-        leave()
-        while true {
-            failAll()
-            announcePublished()
-            // A parked job retains the station until those before it are done.
-            if it.users.load(ordering: .sequentiallyConsistent) == 0
-                && it.queue.count.load(ordering: .sequentiallyConsistent) == 0
-            {
-                break
-            }
+        it.uring.parking.emptyAllSlots()
+        it.uring.givenUp = System.threadIdentifier()
+        while unsafe ioctx_thread_start(
+            { argument in
+                Ref<Station>(address: UInt(bitPattern: argument))?.endGivenUp()
+                return nil
+            }, UnsafeMutableRawPointer(pointer), Int(IOCTX_DAEMON_STACK_BYTES)) != 0
+        {
+            System.sleep(nanoseconds: 1_000_000_000)
+        }
+    }
+
+    /// The life of the thread that ends what a daemon had which has given up.
+    private func endGivenUp() {
+        becomeDaemon(named: "aiod/0")
+        defer { endDaemon() }
+        let process = systemCall(Int32(SYS_getpid))
+        // It has a hold on the ring.
+        while systemCall(Int32(SYS_tgkill), process, Int(it.uring.givenUp), 0) == 0 {
             System.sleep(nanoseconds: 1_000_000)
         }
+        it.uring.work.close()
+        while System.readiness(of: it.uring.tombstone, UInt32(POLLIN)) == 0 {
+            System.sleep(nanoseconds: 1_000_000)
+        }
+        it.uring.parking.forgetThread()
+        // A parked job retains the station until those before it are done, a sleeper that is woken
+        // by an eventfd until it is awake.
+        repeat {
+            failAll()
+            announcePublished()
+            System.sleep(nanoseconds: 1_000_000)
+        } while it.users.load(ordering: .sequentiallyConsistent) != 0
+            || it.queue.count.load(ordering: .sequentiallyConsistent) != 0
         it.state.store(Station.dead, ordering: .releasing)
     }
 
@@ -214,9 +256,9 @@ extension Ref where Pointee == Station {
             next = it.table.successor(of: job)
             if job.it.operation != .notify && !mayStart(job) { continue }
             if !job.transition(from: .queued, to: .running) {
-                publish(job, from: .cancelled, result: job.cancelledResult)
+                fail(job, from: .cancelled, result: job.cancelledResult)
             } else if job.it.operation == .notify {
-                publish(job, from: .running, result: 0)
+                fail(job, from: .running, result: 0)
             }
         }
         it.table.forEachJob { job in
@@ -224,9 +266,31 @@ extension Ref where Pointee == Station {
             if (state == .running || state == .waiting)
                 && job.it.station.load(ordering: .relaxed) == address
             {
-                publish(job, from: state, result: totalResult(job, last: failure(EIO)))
+                fail(job, from: state, result: totalResult(job, last: failure(EIO)))
             }
         }
+    }
+
+    /// The eventfd was in the ring: it is signalled by its number in the program's table, if that
+    /// still leads to one.
+    private func fail(_ job: JobRef, from state: JobState, result: Int) {
+        let isSignalled = job.it.operation != .notify || job.it.pollEvents != 0
+        let number = job.it.resfd
+        publish(job, from: state, result: result)
+        if isSignalled && number >= 0 { signalInProgram(number) }
+    }
+
+    private func signalInProgram(_ number: Int32) {
+        // What /proc/self shows is the program's table, not this thread's.
+        if AnonymousFile.name(of: number) != .eventfd { return }
+        let process = systemCall(
+            Int32(IOCTX_SYS_pidfd_open), systemCall(Int32(SYS_getpid)), 0)
+        if process < 0 { return }
+        defer { System.close(Int32(truncatingIfNeeded: process)) }
+        let made = systemCall(Int32(IOCTX_SYS_pidfd_getfd), process, Int(number), 0)
+        if made < 0 { return }
+        Eventfd.signal(Int32(truncatingIfNeeded: made), count: 1)
+        System.close(Int32(truncatingIfNeeded: made))
     }
 
     private func armDoorbell() {

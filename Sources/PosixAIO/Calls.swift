@@ -47,8 +47,11 @@ public enum PosixAIO {
         guard let block = BlockRef(address: block) else { return failure(EINVAL) }
         let face = PosixFace.current
         if block.it.error.load(ordering: .acquiring) == EINPROGRESS {
-            // Of another process, before a fork: see aio_error.
-            return face?.job(of: block) == nil ? -1 : failure(EINVAL)
+            let isOurs = face?.job(of: block) != nil
+            // It may be done just now; else it is of another process, before a fork: see aio_error.
+            if block.it.error.load(ordering: .acquiring) == EINPROGRESS {
+                return isOurs ? failure(EINVAL) : -1
+            }
         }
         face?.it.done.remove(block)
         return max(block.it.result.load(ordering: .relaxed), -1)
@@ -85,7 +88,8 @@ public enum PosixAIO {
     }
 
     /// lio_listio(3). `event` is the address of a struct sigevent or 0; without `individually`
-    /// the requests' own notifications are left out. -EINVAL, -EAGAIN, -EIO, -EINTR.
+    /// the requests' own notifications are left out. -EINVAL, -EAGAIN, -EBADF (an
+    /// eventfd), -EIO, -EINTR.
     public static func list(
         _ mode: Int32, _ blocks: UInt, _ count: Int32, event: UInt, individually: Bool
     ) -> Int {
@@ -95,7 +99,8 @@ public enum PosixAIO {
         let isAwaited = mode == Int32(IOCTX_LIO_WAIT)
         let notification =
             isAwaited ? .none : Ref<Notification>(address: event)?.it ?? .none
-        if notification.refusal < 0 { return failure(EINVAL) }
+        let refusal = notification.refusal
+        if refusal < 0 { return refusal }
         return enter { face in
             guard let list = face.list(notification, isAwaited: isAwaited) else {
                 return refuse()
@@ -118,7 +123,7 @@ public enum PosixAIO {
     /// thread that exits.
     public static func rundown(frame: UInt) {
         guard let face = PosixFace.current, !CurrentThread().interruptedLayer else { return }
-        face.it.frameAtExit.store(frame, ordering: .relaxed)
+        withSignalsBlocked { face.forgetBlocks(around: frame) }
         face.it.engine.ensureKernelReaper()
         face.it.table.awaitWrites()
     }

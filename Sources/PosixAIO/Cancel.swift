@@ -22,7 +22,9 @@ extension Ref where Pointee == PosixFace {
         var others = 0
         it.table.forEachJob { job in
             let subject = job.it.subject.load(ordering: .acquiring)
-            if subject == 0 || job.it.isPublished.load(ordering: .relaxed) { return }
+            // Whether it is published is looked at under the lock: before, its outcome may be
+            // missing.
+            if subject == 0 || job.state == .free { return }
             switch cancel(job, subject, of: descriptor) {
             case Int(IOCTX_AIO_CANCELED): cancelled += 1
             case Int(IOCTX_AIO_NOTCANCELED): others += 1
@@ -71,8 +73,9 @@ extension Ref where Pointee == PosixFace {
         // One that another thread waits for in this way is that thread's.
         if !mayEnd || job.it.canceller != 0 {
             it.lock.unlock()
-            return Int(
-                mayEnd || state == .running ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
+            // One that is finished and not published yet is still under way to the program.
+            let isUnderWay = mayEnd || state == .running || state == .finished
+            return Int(isUnderWay ? IOCTX_AIO_NOTCANCELED : IOCTX_AIO_ALLDONE)
         }
         var result = 0
         return withAddress(of: &result) { resultAddress in

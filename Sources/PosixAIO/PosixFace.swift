@@ -33,9 +33,6 @@ struct PosixFace: ~Copyable {
     /// Threads in aio_waitcomplete.
     let collectors = Atomic<UInt32>(0)
 
-    /// Where the stack of the thread that exits was when it came to us; 0 before.
-    let frameAtExit = Atomic<UInt>(0)
-
     /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
     static let collectorBit: UInt32 = 1 << 31
 
@@ -84,33 +81,49 @@ struct PosixFace: ~Copyable {
 }
 
 extension Ref where Pointee == PosixFace {
-    /// Publishes a deferred job, unless a canceller has done that.
+    /// Publishes a deferred job, unless a canceller has done that. The block has the outcome before
+    /// any canceller can say that all is done.
     func publish(_ job: JobRef, result: Int) {
+        let list = ListRef(address: job.it.owner)
+        var notification: Notification?
         it.lock.lock()
         let isPublished = job.it.isPublished.exchange(true, ordering: .relaxed)
-        if !isPublished { countFinishedLocked(result) }
+        if !isPublished {
+            countFinishedLocked(result)
+            notification = BlockRef(address: job.it.subject.load(ordering: .acquiring)).map {
+                store(result, in: $0, list: list, isInline: false)
+            }
+        }
         Ref<Int>(address: job.it.canceller)?.it = result
         job.it.canceller = 0
         it.lock.unlock()
-        guard !isPublished,
-            let block = BlockRef(address: job.it.subject.load(ordering: .acquiring)),
-            !isInDeadFrame(block)
-        else { return }
-        complete(block, result, list: ListRef(address: job.it.owner), isInline: false)
+        guard let notification else { return }
+        announce(notification, list: list, failed: result < 0, isInline: false)
         // Sequentially consistent, after the store of the error: pairs with a sleeper that sets
         // its bit and looks at the error again.
         let sleepers = job.it.sleepers.load(ordering: .sequentiallyConsistent)
         if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
     }
 
-    /// True for a block that lies where main() has had its variables and exit() now has its own:
-    /// main has returned with the request under way, and nobody will ask for it.
-    private func isInDeadFrame(_ block: BlockRef) -> Bool {
-        let frame = it.frameAtExit.load(ordering: .relaxed)
-        if frame == 0 { return false }
+    /// At exit: main() may have returned with requests under way whose blocks lie where it has had
+    /// its variables and exit() now has its own. Nobody will ask for them, and nothing may be
+    /// written there. `frame` is an address in the stack of the calling thread.
+    func forgetBlocks(around frame: UInt) {
+        let thread = System.threadIdentifier()
         // exit() and what it calls need some KiB; of what main() needed nothing is known.
         let end = frame &+ 65_536
-        return block.address < end && end &- block.address < 8 << 20
+        it.lock.lock()
+        it.table.forEachJob { job in
+            let subject = job.it.subject.load(ordering: .acquiring)
+            if subject == 0 || subject >= end || end &- subject > 8 << 20
+                || job.it.submitter != thread || job.it.isPublished.load(ordering: .relaxed)
+            {
+                return
+            }
+            job.it.isPublished.store(true, ordering: .relaxed)
+            countFinishedLocked(0)
+        }
+        it.lock.unlock()
     }
 
     func countFinishedLocked(_ result: Int) {

@@ -85,14 +85,17 @@ extension Ref where Pointee == PosixFace {
                 isForKernel ? PosixFace.withKernel(job.it.submitter) : -1,
                 ordering: .relaxed)
             block.it.error.store(EINPROGRESS, ordering: .relaxed)
-            // Last, for cancellers look for jobs with a subject and end them: release pairs with
-            // their acquire.
-            job.it.subject.store(block.address, ordering: .releasing)
             // Nobody need wait for it, or for what it waits for.
-            if notifies && block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
-                || list?.it.notification.kind ?? Int32(IOCTX_SIGEV_NONE)
-                    != Int32(IOCTX_SIGEV_NONE)
-            {
+            let none = Int32(IOCTX_SIGEV_NONE)
+            let isTold =
+                notifies && block.it.notification.kind != none
+                || list?.it.notification.kind ?? none != none
+            // Last, for cancellers look for jobs with a subject and end them, and the block may be
+            // gone then: release pairs with their acquire.
+            job.it.subject.store(block.address, ordering: .releasing)
+            // Sequentially consistent: pairs with waitComplete(), which counts itself and then
+            // looks for requests that are with the kernel.
+            if isTold || it.collectors.load(ordering: .sequentiallyConsistent) != 0 {
                 it.engine.ensureKernelReaper()
             }
         }

@@ -77,7 +77,9 @@ extension Ref where Pointee == PosixFace {
                 slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
             } else {
                 let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)
-                if pending(blocks, count, of: thread, bit: bit, names: &names) == .none {
+                if pending(blocks, count, of: thread, bit: bit, names: &names) == .none
+                    || names != namesAtFirst
+                {
                     return 0
                 }
                 it.engine.ensureKernelReaper()

@@ -662,11 +662,16 @@ static void a_buffer_under_a_key_of_the_thread_is_read_into(void) {
     int fd = patterned_file("keyed", 9, 64 * BLOCK), ends[2];
     io_context_t context = new_context(8);
     struct iocb request;
+    struct io_event event;
     char byte, *buffer = aligned(BLOCK);
+    // A POLL that must wait has a daemon started, if none runs.
     must(pipe(ends), 0);
-    must(write(ends[1], "x", 1), 1);
     io_prep_pread(&request, fd, &byte, 1, 0);
     must(run_one(context, &request), 1);
+    io_prep_poll(&request, ends[0], POLLIN);
+    submit(context, &request);
+    must(write(ends[1], "x", 1), 1);
+    reap(context, 1, &event);
     int key = pkey_alloc(0, 0);
     if (key < 0) skip_case("this processor has no protection keys");
     must(pkey_mprotect(buffer, BLOCK, PROT_READ | PROT_WRITE, key), 0);

@@ -444,6 +444,30 @@ static void who_blocks_signals_has_daemons(void) {
     }
 }
 
+static void take_no_notice(int signal) { (void)signal; }
+
+// A look at a file that does not wait can be interrupted all the same; the kernel's io_submit cannot.
+static void a_storm_interrupts_no_io_submit(void) {
+    struct sigaction action = {.sa_handler = take_no_notice, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 60}, {0, 60}}, never = {{0, 0}, {0, 0}};
+    int counter = eventfd(0, 0);
+    uint64_t one = 1;
+    io_context_t context = used_context(8);
+    struct iocb request;
+    struct io_event event;
+    sigaction(SIGALRM, &action, NULL);
+    must(setitimer(ITIMER_REAL, &often, NULL), 0);
+    double deadline = now_seconds() + 2;
+    while (now_seconds() < deadline) {
+        io_prep_poll(&request, counter, POLLIN);
+        submit(context, &request);
+        while (write(counter, &one, sizeof one) != sizeof one) {}
+        reap(context, 1, &event);
+        while (read(counter, &one, sizeof one) != sizeof one) {}
+    }
+    must(setitimer(ITIMER_REAL, &never, NULL), 0);
+}
+
 // ---- Signals that nobody sent --------------------------------------------------------------
 
 // io_uring interrupts the thread that submitted to it; kernel AIO does not, and epoll users rely on it.
@@ -557,6 +581,7 @@ static const struct test_case cases[] = {
     CASE(handler_destroys_a_large_context_in_use),
     CASE(handler_submits_amid_malloc),
     CASE(who_blocks_signals_has_daemons),
+    CASE(a_storm_interrupts_no_io_submit),
     SLOW_CASE(submitting_thread_sees_no_eintr, 60),
     CASE(process_signals_reach_the_program),
     CASE(sigpipe_is_raised),

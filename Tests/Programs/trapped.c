@@ -74,6 +74,54 @@ static void registers_are_kept(void) {
     expect((long)vector, 0x3333);
 }
 
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+// The functions of other times and standards: signal() of ISO C is one of them.
+static void older_functions_do_not_block_it(void) {
+    extern __sighandler_t __sysv_signal(int, __sighandler_t);
+    expect(__sysv_signal(SIGSYS, SIG_IGN) == SIG_DFL, true);
+    read_something();
+    expect(sigset(SIGSYS, SIG_DFL) == SIG_IGN, true);
+    expect(sigset(SIGSYS, SIG_HOLD) == SIG_DFL, true);
+    read_something();
+    expect(sighold(SIGSYS), 0);
+    expect(sigignore(SIGSYS), 0);
+    read_something();
+    expect(sigblock(-1), 0);
+    sigsetmask(-1);
+    read_something();
+    // Of others they are what they were.
+    sigsetmask(0);
+    expect(sigset(SIGUSR1, SIG_HOLD) == SIG_DFL, true);
+    expect(sigblock(0), 1 << (SIGUSR1 - 1));
+    expect(sigset(SIGUSR1, SIG_IGN) == SIG_HOLD, true);
+    expect(sigblock(0), 0);
+    expect(__sysv_signal(SIGUSR1, SIG_DFL) == SIG_IGN, true);
+    expect(sighold(0), -1);
+}
+
+static atomic_bool must_stop;
+
+static void *set_actions(void *unused) {
+    while (!atomic_load(&must_stop)) signal(SIGSYS, SIG_IGN);
+    return unused;
+}
+
+static void a_child_forked_amid_a_change_may_change_it_again(void) {
+    pthread_t thread;
+    start_thread(&thread, set_actions, NULL);
+    for (int round = 0; round < 200; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            signal(SIGSYS, SIG_DFL);
+            _exit(0);
+        }
+        must_that(wait_for(child, 5) == 0, "round %d: child failed", round);
+    }
+    atomic_store(&must_stop, true);
+    pthread_join(thread, NULL);
+}
+
 static void *read_in_thread(void *unused) {
     read_something();
     return unused;
@@ -269,6 +317,8 @@ static const struct test_case cases[] = {
     TRAPPED(instructions_reach_the_layer),
     TRAPPED(registers_are_kept),
     TRAPPED(masks_do_not_block_it),
+    TRAPPED(older_functions_do_not_block_it),
+    TRAPPED(a_child_forked_amid_a_change_may_change_it_again),
     TRAPPED(handlers_that_block_everything_may_call),
     TRAPPED(the_programs_handler_is_its_own),
     TRAPPED(unhandled_it_is_deadly),

@@ -308,33 +308,61 @@ static void lio_listio_is_no_cancellation_point(void) {
     expect(atomic_load(&has_returned), true);
 }
 
+static void end_thread_in_handler(int signal) {
+    (void)signal;
+    pthread_exit((void *)7);
+}
+
+static void a_thread_that_a_handler_ends_keeps_its_result(void) {
+    struct sigaction action = {.sa_handler = end_thread_in_handler};
+    pthread_t thread;
+    void *result;
+    start_endless();
+    must(aio_read(&endless_block), 0);
+    sigaction(SIGUSR1, &action, NULL);
+    start_thread(&thread, suspend_for_ever, NULL);
+    while (!atomic_load(&has_started)) sched_yield();
+    sleep_ms(50);
+    pthread_kill(thread, SIGUSR1);
+    must(pthread_join(thread, &result), 0);
+    expect((long)result, 7);
+    expect(atomic_load(&has_cleaned_up), true);
+}
+
 // ---- Blocks and functions ------------------------------------------------------------------
 
-static void *suspend_for_a_second(void *result) {
-    const struct aiocb *list[] = {&endless_block};
-    struct timespec second = {1, 0};
+#define LIST_LENGTH (1 << 16)
+
+static const struct aiocb *long_list[LIST_LENGTH];
+
+static void *suspend_for_seconds(void *result) {
+    struct timespec seconds = {5, 0};
+    long_list[0] = &endless_block;
     atomic_store(&has_started, true);
-    *(int *)result = aio_suspend(list, 1, &second);
+    *(int *)result = aio_suspend(long_list, LIST_LENGTH, &seconds);
     return NULL;
 }
 
-// The block of a request that is done may be another request's by the time that a sleeper looks at it.
+// The block of a request that is done may be another request's by the time that a sleeper looks at it,
+// and between two looks at a long list.
 static void aio_suspend_sees_what_is_done_and_made_again(void) {
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < 40; round++) {
         pthread_t thread;
         int result = -1, writer = start_endless();
         must(aio_read(&endless_block), 0);
         atomic_store(&has_started, false);
-        start_thread(&thread, suspend_for_a_second, &result);
-        while (!atomic_load(&has_started)) sched_yield();
-        sleep_ms(20);
+        start_thread(&thread, suspend_for_seconds, &result);
+        while (!atomic_load(&has_started)) {}
+        usleep(100 + (useconds_t)round * 100);
         must(write(writer, "x", 1), 1);
         while (aio_error(&endless_block) == EINPROGRESS) {}
         expect(aio_return(&endless_block), 1);
         must(aio_read(&endless_block), 0);
+        // Where the first request was done before the thread has looked at all, it waits for this one.
+        for (int look = 0; look < 100 && result < 0; look++) usleep(1000);
+        must(write(writer, "x", 1), 1);
         pthread_join(thread, NULL);
         expect(result, 0);
-        must(write(writer, "x", 1), 1);
         while (aio_error(&endless_block) == EINPROGRESS) {}
     }
 }
@@ -409,6 +437,47 @@ static void aio_cancel_looks_at_no_block_that_is_gone(void) {
     pthread_join(collector, NULL);
 }
 
+// AIO_ALLDONE means that the outcome is there.
+static void aio_cancel_is_not_ahead_of_the_outcome(void) {
+    int cold = patterned_file("cold", 1, 256 * BLOCK);
+    char *buffer = aligned(BLOCK);
+    for (int round = 0; round < 4000; round++) {
+        struct aiocb block = {
+            .aio_fildes = cold, .aio_buf = buffer, .aio_nbytes = BLOCK,
+            .aio_offset = round % 128 * 2l * BLOCK, .aio_sigevent.sigev_notify = SIGEV_NONE};
+        const struct aiocb *list[] = {&block};
+        if (round % 128 == 0) make_cold(cold);
+        must(aio_read(&block), 0);
+        usleep((useconds_t)(round % 16) * 10);
+        if (aio_cancel(cold, round % 2 ? &block : NULL) == AIO_ALLDONE)
+            expect(aio_error(&block), 0);
+        while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    }
+}
+
+// ---- SIGPIPE ----
+
+static void aio_write_leaves_the_programs_own_sigpipe(void) {
+    int ends[2];
+    sigset_t pipe_signal, pending;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    sigprocmask(SIG_BLOCK, &pipe_signal, NULL);
+    must(pipe(ends), 0);
+    close(ends[0]);
+    for (int own = 0; own < 2; own++) {
+        if (own) expect(write(ends[1], "x", 1), -1);
+        struct aiocb block = {
+            .aio_fildes = ends[1], .aio_buf = "x", .aio_nbytes = 1,
+            .aio_sigevent.sigev_notify = SIGEV_NONE};
+        must(aio_write(&block), 0);
+        while (aio_error(&block) == EINPROGRESS) usleep(100);
+        expect(aio_error(&block), EPIPE);
+        sigpending(&pending);
+        expect(sigismember(&pending, SIGPIPE), own);
+    }
+}
+
 static void *make_requests(void *unused) {
     (void)unused;
     char byte;
@@ -467,6 +536,9 @@ int main(int argc, char **argv) {
         CASE(aio_cancel_looks_at_no_block_that_is_gone),
         CASE(a_cancelled_thread_in_aio_suspend_is_unwound),
         CASE(lio_listio_is_no_cancellation_point),
+        CASE(a_thread_that_a_handler_ends_keeps_its_result),
+        CASE(aio_cancel_is_not_ahead_of_the_outcome),
+        CASE(aio_write_leaves_the_programs_own_sigpipe),
         CASE(aio_suspend_sees_what_is_done_and_made_again),
         CASE(a_child_forked_by_a_notification_ends_with_its_thread),
     };
