@@ -195,11 +195,11 @@ void ioctx_note_starter(void);
 int ioctx_run_in_child(void (*body)(void *), void *argument);
 
 /*
- * Sleeps that pthread_cancel ends: -IOCTX_THREAD_CANCELLED then, which is no errno. Nothing of the thread has been unwound: the
- * layer's frames have things to take back, and not all of them have unwinding tables. The caller goes back
- * to the program's call, where the thread's end goes on (exports.c). A handler that interrupts such a sleep
- * may end the thread, too; if it leaves it by longjmp, the thread must not be ended later, for the C
- * library still knows the frame that is gone.
+ * Sleeps that pthread_cancel ends: -IOCTX_THREAD_CANCELLED then, which is no errno. Nothing of the thread
+ * has been unwound: the layer's frames have things to take back, and not all of them have unwinding tables.
+ * The caller goes back to the program's call, where the thread's end goes on (exports.c). A handler that
+ * interrupts such a sleep may end the thread, too; if it leaves it by longjmp, the thread must not be ended
+ * later, for the C library still knows the frame that is gone.
  */
 
 enum { IOCTX_THREAD_CANCELLED = 4000 };
