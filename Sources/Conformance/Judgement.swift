@@ -42,9 +42,8 @@ struct Judgement {
             if let reason = reference.skip {
                 return Judgement(verdict: .skipped(reason: reason))
             }
-            if !reference.ended && reference.lines.last?.hasPrefix("no end within") == true {
-                return Judgement(
-                    verdict: .failed(why: "the reference did not end"), reference: reference.lines)
+            if let why = failure(of: reference) {
+                return Judgement(verdict: .failed(why: why), reference: reference.lines)
             }
             if agrees(layer.lines, with: reference.lines, one.difference, engine) {
                 return Judgement(verdict: .passed)
@@ -52,6 +51,15 @@ struct Judgement {
             judgement = judgement ?? difference(of: layer.lines, from: reference.lines, one)
         }
         return judgement ?? Judgement(verdict: .failed(why: nil))
+    }
+
+    /// Why a reference proves nothing, even if the layer does the same.
+    private static func failure(of reference: TranscriptRead) -> String? {
+        let last = reference.lines.last ?? ""
+        if !reference.ended && last.hasPrefix("no end within") {
+            return "the reference did not end"
+        }
+        return last.hasPrefix("died of ") ? "the case died on the reference" : nil
     }
 
     private static func agrees(

@@ -28,11 +28,12 @@ struct Buffer {
     var pointer: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: address)! }
 
     func fill(seed: UInt32, from offset: Int = 0) {
-        testbed_fill(pointer, count, seed, UInt64(offset))
+        testbed_fill(pointer, count, seed, UInt64(bitPattern: Int64(offset)))
     }
 
     func holds(seed: UInt32, from offset: Int = 0) -> Bool {
-        testbed_has_pattern(pointer, count, seed, UInt64(offset)) != 0
+        testbed_has_pattern(
+            pointer, count, seed, UInt64(bitPattern: Int64(offset))) != 0
     }
 
     func hash(_ length: Int) -> String {

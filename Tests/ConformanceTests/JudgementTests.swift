@@ -81,6 +81,14 @@ import Testing
             judge(plain, hung, runs(hung)).verdict == .failed(why: "the reference did not end"))
     }
 
+    @Test func aReferenceThatDiesFails() {
+        let dead = TranscriptRead(
+            lines: ["io_setup(8) = 0", "died of ILL"], skip: nil, ended: false)
+        #expect(
+            judge(plain, dead, runs(dead)).verdict
+                == .failed(why: "the case died on the reference"))
+    }
+
     @Test func aDocumentedDifferenceMustHold() {
         let kernel = ran("io_submit(ctx, 1, {PREAD pipe 1}) = 1", "event: 65")
         let layer = ran("io_submit(ctx, 1, {PREAD pipe 1}) = 1", "event: 1")

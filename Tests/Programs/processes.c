@@ -674,7 +674,9 @@ static void a_read_that_a_filter_ends_writes_nothing_later(void) {
     do {
         reap(context, 1, &event);
     } while (event.obj != &request);
-    if ((long)event.res == (long)size) skip_case("the read was done before the filter was there");
+    // Where another engine does it, it is done.
+    if ((long)event.res == (long)size) return;
+    expect((long)event.res, -EIO);
     must(read(ends[0], &byte, 1), 1);
     memset(buffer, 0, size);
     sleep_ms(500);

@@ -82,7 +82,6 @@ enum MatrixCases {
         ("full", { try $0.open("/dev/full", $1.flags, name: "full") }),
         ("epoll", { s, _ in s.file(epoll_create1(0), "epoll") }),
         ("procfs", { s, _ in try s.open("/proc/sys/kernel/ostype", O_RDONLY, name: "ostype") }),
-        ("mounts", { s, _ in try s.open("/proc/self/mounts", O_RDONLY, name: "mounts") }),
         (
             "sysfs", { s, _ in try s.open("/sys/kernel/fscaps", O_RDONLY, name: "fscaps") }
         ),
