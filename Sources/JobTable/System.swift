@@ -167,9 +167,9 @@ public enum System {
             &+ UInt64(truncatingIfNeeded: now.tv_nsec)
     }
 
-    /// For less than a second; a signal handler ends it early.
-    public static func sleep(nanoseconds: Int) {
-        var time = timespec(tv_sec: 0, tv_nsec: nanoseconds)
+    /// A signal handler ends it early.
+    public static func sleep(nanoseconds: UInt64) {
+        var time = timespec(nanoseconds: nanoseconds)
         _ = withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
     }
 

@@ -126,11 +126,14 @@ public enum LinuxAIO {
     ) -> Int {
         if isOff { return failure(ENOSYS) }
         let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
-        var time = timespec(tv_sec: 0, tv_nsec: 0)
-        if timeout != 0 && !memory.read(at: timeout, into: &time) { return failure(EFAULT) }
         var mask = (address: UInt(0), bytes: UInt(0))
         if sigset != 0 && !memory.read(at: sigset, into: &mask) { return failure(EFAULT) }
-        if mask.address != 0 && mask.bytes != 8 { return failure(EINVAL) }
+        if mask.address != 0 && mask.bytes != 8 {
+            // What is wrong with the time-out comes first.
+            var time = timespec(tv_sec: 0, tv_nsec: 0)
+            let isRead = timeout == 0 || memory.read(at: timeout, into: &time)
+            return isRead ? failure(EINVAL) : failure(EFAULT)
+        }
         return getEvents(
             context, minimum, maximum, events, timeout: timeout, sigmask: mask.address)
     }

@@ -229,8 +229,6 @@ extension Ref where Pointee == LinuxFace {
         case .refused(let result):
             return result
         }
-        // Whatever became of it: a job that could not be completed may carry a file to the daemon.
-        if batch.isFull { it.engine.handOver(&batch) }
         return 0
     }
 

@@ -16,8 +16,7 @@ enum AnonymousFile {
 
     static func name(of descriptor: Int32) -> Name {
         var name = (UInt64(0), UInt64(0), UInt64(0), UInt64(0))
-        var path = ShortPath("/proc/self/fd/")
-        path.append(UInt32(bitPattern: descriptor))
+        var path = ShortPath(ofDescriptor: descriptor)
         let length = withAddress(of: &name) { path.readLink(into: $0, room: 32) }
         if length < 0 { return .unknown }
         // "anon_ino" "de:[" as little-endian numbers, then the name and its bracket.

@@ -250,8 +250,7 @@ extension Ref where Pointee == EngineRecord {
     /// The station's descriptor in the program's table is gone: its daemon finishes what it has
     /// and leaves, and the next request starts another.
     private func abandon(_ station: Ref<Station>, in slot: borrowing StationSlot) {
-        forget(station)
-        if !station.it.isLost.exchange(true, ordering: .sequentiallyConsistent) { slot.noteLoss() }
+        if lose(station) { slot.noteLoss() }
         station.wakeWithoutDescriptor()
     }
 
@@ -261,8 +260,14 @@ extension Ref where Pointee == EngineRecord {
         it.startLock.lock()
         it.uringIsHopeless = true
         it.startLock.unlock()
-        station.it.isLost.store(true, ordering: .sequentiallyConsistent)
+        _ = lose(station)
+    }
+
+    /// No more hand-overs to a station, which only finishes what it has. False when it was lost
+    /// already.
+    private func lose(_ station: Ref<Station>) -> Bool {
         forget(station)
+        return !station.it.isLost.exchange(true, ordering: .sequentiallyConsistent)
     }
 
     /// No more hand-overs to a station.

@@ -188,8 +188,7 @@ enum FileChecks {
 
     private static func isSystemVariable(_ descriptor: Int32) -> Bool {
         var name = (UInt64(0), UInt64(0))
-        var path = ShortPath("/proc/self/fd/")
-        path.append(UInt32(bitPattern: descriptor))
+        var path = ShortPath(ofDescriptor: descriptor)
         let length = withAddress(of: &name) { path.readLink(into: $0, room: 16) }
         // "/proc/sy" "s/" as little-endian numbers.
         return length > 0 && name.0 == 0x7973_2f63_6f72_702f && name.1 & 0xffff == 0x2f73

@@ -14,7 +14,7 @@ extension Ref where Pointee == EngineRecord {
     ) -> Outcome {
         let isExclusive = isExclusive(request, &batch, facts)
         let isBlocking = (request.operation.isSync || isExclusive) && mayUsePool
-        if isBlocking != batch.isBlocking { handOver(&batch) }
+        if isBlocking != batch.isBlocking || batch.isFull { handOver(&batch) }
         if batch.station == nil {
             batch.station =
                 isBlocking

@@ -166,5 +166,5 @@ public struct Batch: ~Copyable {
     public var isEmpty: Bool { first == nil }
 
     /// True when the batch should be handed over before more is added.
-    public var isFull: Bool { count >= 256 || newFiles >= UInt32(PoolDaemons.filesPerMessage - 4) }
+    var isFull: Bool { count >= 256 || newFiles >= UInt32(PoolDaemons.filesPerMessage - 4) }
 }

@@ -13,6 +13,12 @@ struct ShortPath {
         append(text)
     }
 
+    /// The link that tells what a descriptor of the program's leads to (proc_pid_fd(5)).
+    init(ofDescriptor descriptor: Int32) {
+        self.init("/proc/self/fd/")
+        append(UInt32(bitPattern: descriptor))
+    }
+
     mutating func append(_ text: StaticString) {
         for index in 0..<text.utf8CodeUnitCount { append(unsafe text.utf8Start[index]) }
     }

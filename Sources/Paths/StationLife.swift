@@ -93,7 +93,7 @@ extension Ref where Pointee == Station {
         // As many CPUs as any kernel is built for (NR_CPUS of x86-64 and arm64).
         var everywhere = InlineArray<128, UInt64>(repeating: .max)
         _ = withAddress(of: &everywhere) {
-            systemCall(Int32(SYS_sched_setaffinity), 0, 1024, $0)
+            systemCall(Int32(SYS_sched_setaffinity), 0, 128 &* 8, $0)
         }
         if systemCall(Int32(SYS_sched_getscheduler), 0) != Int(SCHED_OTHER) {
             var parameter = sched_param()

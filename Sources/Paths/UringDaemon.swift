@@ -44,8 +44,6 @@ struct UringDaemon: ~Copyable {
     var looksLeft: UInt32 = 0
     /// It will: submitters of cold reads need not wake it.
     let isLooking = Atomic<Bool>(false)
-    /// The daemon that has given up, for the thread that ends what it had.
-    var givenUp: Int32 = 0
     /// One end of a pipe, whose other end is in a slot of the work ring alone: it is hung up when
     /// the ring is gone, and with it whatever was on it.
     var tombstone: Int32 = -1
@@ -214,7 +212,7 @@ extension Ref where Pointee == Station {
     private func giveUp() {
         it.engine.giveUpUring(self)
         it.uring.parking.emptyAllSlots()
-        it.uring.givenUp = System.threadIdentifier()
+        leave()
         while unsafe ioctx_thread_start(
             { argument in
                 Ref<Station>(address: UInt(bitPattern: argument))?.endGivenUp()
@@ -229,16 +227,10 @@ extension Ref where Pointee == Station {
     private func endGivenUp() {
         becomeDaemon(named: "aiod/0")
         defer { endDaemon() }
-        let process = systemCall(Int32(SYS_getpid))
-        // It has a hold on the ring.
-        while systemCall(Int32(SYS_tgkill), process, Int(it.uring.givenUp), 0) == 0 {
-            System.sleep(nanoseconds: 1_000_000)
-        }
-        it.uring.work.close()
+        // The thread before this one has a hold on the ring, too.
         while System.readiness(of: it.uring.tombstone, UInt32(POLLIN)) == 0 {
             System.sleep(nanoseconds: 1_000_000)
         }
-        it.uring.parking.forgetThread()
         // A parked job retains the station until those before it are done, a sleeper that is woken
         // by an eventfd until it is awake.
         repeat {

@@ -178,7 +178,7 @@ extension Ref where Pointee == PosixFace {
                     block.it.opcode != Int32(IOCTX_LIO_NOP)
                 else { continue }
                 // The jobs of a batch have one priority.
-                if block.it.priority != priority || batch.isFull {
+                if block.it.priority != priority {
                     handOver(&batch)
                     priority = block.it.priority
                 }

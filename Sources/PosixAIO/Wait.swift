@@ -58,8 +58,7 @@ extension Ref where Pointee == PosixFace {
         var namesAtFirst: UInt64?
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)
-            var names: UInt64 = 0
-            let found = pending(blocks, count, of: thread, names: &names)
+            let (found, names) = pending(blocks, count, of: thread)
             if found == .none { return 0 }
             // One that is done may have been collected, and its block made another request's.
             if namesAtFirst ?? names != names { return 0 }
@@ -77,11 +76,8 @@ extension Ref where Pointee == PosixFace {
                 slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
             } else {
                 let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)
-                if pending(blocks, count, of: thread, bit: bit, names: &names) == .none
-                    || names != namesAtFirst
-                {
-                    return 0
-                }
+                let again = pending(blocks, count, of: thread, bit: bit)
+                if again.found == .none || again.names != names { return 0 }
                 it.engine.ensureKernelReaper()
                 it.engine.nudge()
                 slept = it.changes.cancellableWait(
@@ -103,9 +99,8 @@ extension Ref where Pointee == PosixFace {
         until deadlineNs: UInt64, _ mayWatch: inout Bool
     ) -> Int {
         // Whoever took events before has published them; nobody does from now on.
-        var names: UInt64 = 0
         let slept =
-            pending(blocks, count, of: thread, names: &names) == .none
+            pending(blocks, count, of: thread).found == .none
             ? 0 : watch.sleep(until: deadlineNs, isCancellable: true)
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
@@ -130,28 +125,28 @@ extension Ref where Pointee == PosixFace {
     /// What requests of the list are pending while none is done. Each has the sleeper's bit then;
     /// `names` is the sum of their names.
     private func pending(
-        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0, names: inout UInt64
-    ) -> Pending {
+        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0
+    ) -> (found: Pending, names: UInt64) {
         var result = Pending.none
-        names = 0
+        var names: UInt64 = 0
         for index in 0..<UInt(bitPattern: count) {
             guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
                 let block = BlockRef(address: pointer.it)
             else { continue }
-            if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return .none }
-            guard let job = job(of: block) else { return .none }
+            if block.it.error.load(ordering: .acquiring) != EINPROGRESS { return (.none, 0) }
+            guard let job = job(of: block) else { return (.none, 0) }
             names &+= block.it.job.load(ordering: .relaxed)
             if bit != 0 { job.it.sleepers.bitwiseOr(bit, ordering: .sequentiallyConsistent) }
             let isOwn =
                 block.it.result.load(ordering: .relaxed) == PosixFace.withKernel(thread)
             // Pairs with publish(), which stores the error and then looks at the bits.
             if block.it.error.load(ordering: .sequentiallyConsistent) != EINPROGRESS {
-                return .none
+                return (.none, 0)
             }
             if !isOwn { result = .others }
             if result == .none { result = .ownWithKernel }
         }
-        return result
+        return (result, names)
     }
 
     /// aio_waitcomplete: collects the request that was done first. Its value, or the negated

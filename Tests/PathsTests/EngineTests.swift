@@ -270,7 +270,6 @@ import Testing
                 }
                 job.it.owner = outbox.address
                 job.it.userData = UInt64(place)
-                if batch.isFull { engine.handOver(&batch) }
             }
             engine.handOver(&batch)
             for place in (0..<count).reversed() {

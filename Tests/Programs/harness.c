@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 // ---- The report ----------------------------------------------------------------------------
 
@@ -539,6 +540,26 @@ double now_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+double processor_seconds(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+pid_t forked_child = -1;
+
+static void fork_here(int signal) {
+    (void)signal;
+    forked_child = fork();
+}
+
+void fork_in_handler_after(int microseconds) {
+    struct sigaction action = {.sa_handler = fork_here};
+    struct itimerval soon = {.it_value = {0, microseconds}};
+    sigaction(SIGALRM, &action, NULL);
+    must(setitimer(ITIMER_REAL, &soon, NULL), 0);
 }
 
 uint64_t next_random(uint64_t *state) {

@@ -154,8 +154,13 @@ way_to_wait by_waiting, by_waiting_for_more, by_polling, by_polling_without_time
 void start_thread(pthread_t *thread, void *(*body)(void *), void *argument);
 void sleep_ms(int ms);
 double now_seconds(void);
+double processor_seconds(void);  // of all threads of the process
 uint64_t next_random(uint64_t *state);
 bool readable(int fd);
+
+// Has a handler fork after so many microseconds. In it and its child, `forked_child` is what fork() answered.
+extern pid_t forked_child;
+void fork_in_handler_after(int microseconds);
 
 // Waits for a child of the case, bounded in time, and returns its wait status.
 int wait_for(pid_t child, int seconds);

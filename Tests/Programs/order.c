@@ -158,25 +158,15 @@ static void a_read_before_a_deferred_write_sees_that_the_file_is_longer(void) {
 
 // While io_submit waits for the write, as while the kernel's does it, no handler runs; after it the handler
 // forks, and the child returns from io_submit.
-static pid_t child = -1;
-
-static void fork_here(int signal) {
-    (void)signal;
-    child = fork();
-}
-
 static void a_child_forked_during_the_wait_returns_from_io_submit(void) {
-    struct sigaction action = {.sa_handler = fork_here};
-    struct itimerval soon = {.it_value = {0, 2000}};
     struct io_event event;
-    sigaction(SIGALRM, &action, NULL);
     struct scene *scene = new_scene();
     io_prep_pread(&scene->second, scene->direct, scene->block, BLOCK, LONG - BLOCK);
-    setitimer(ITIMER_REAL, &soon, NULL);
+    fork_in_handler_after(2000);
     submit(scene->context, &scene->second);
-    while (child < 0) sleep_ms(1);
-    if (child == 0) _exit(0);
-    expect_clean_exit(child, 5);
+    while (forked_child < 0) sleep_ms(1);
+    if (forked_child == 0) _exit(0);
+    expect_clean_exit(forked_child, 5);
     for (int events = 0; events < 2; events++) reap(scene->context, 1, &event);
     expect(scene->block[0], 'A');
 }

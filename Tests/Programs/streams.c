@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <termios.h>
 
 #define BIG 200000
@@ -40,12 +39,6 @@ static int socket_with_error_queue(struct sockaddr_in *own) {
     must(error, ECONNREFUSED);
     must(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 1);
     return fd;
-}
-
-static double processor_seconds(void) {
-    struct timespec used;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
 static void a_read_of_a_socket_with_an_error_queue_waits_asleep(void) {
@@ -230,13 +223,6 @@ static void a_terminal_that_nobody_reads_keeps_nobody_waiting(void) {
     expect((long)event.res, BIG);
 }
 
-static pid_t child;
-
-static void fork_here(int signal) {
-    (void)signal;
-    child = fork();
-}
-
 static void *read_all_later(void *other) {
     sleep_ms(400);
     read_all(*(int *)other, BIG);
@@ -246,19 +232,16 @@ static void *read_all_later(void *other) {
 // io_destroy waits for what has begun; a handler that interrupts it may fork.
 static void a_child_forked_amid_io_destroy_returns_from_it(void) {
     int other, terminal = raw_terminal(&other);
-    struct sigaction action = {.sa_handler = fork_here};
-    struct itimerval soon = {.it_value = {0, 100000}};
     struct iocb write;
     pthread_t reader;
     io_context_t context = new_context(8);
     io_prep_pwrite(&write, terminal, calloc(1, BIG), BIG, 0);
     submit(context, &write);
     start_thread(&reader, read_all_later, &other);
-    sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
+    fork_in_handler_after(100000);
     expect(io_destroy(context), 0);
-    if (child == 0) _exit(io_setup(8, &(io_context_t){NULL}) == 0 ? 0 : 1);
-    expect_clean_exit(child, 5);
+    if (forked_child == 0) _exit(io_setup(8, &(io_context_t){NULL}) == 0 ? 0 : 1);
+    expect_clean_exit(forked_child, 5);
     pthread_join(reader, NULL);
 }
 

@@ -57,30 +57,16 @@ static void a_short_time_is_enough_for_what_io_submit_would_have_done(void) {
 
 // ---- A handler that forks ------------------------------------------------------------------
 
-static pid_t child;
-
-static void fork_here(int signal) {
-    (void)signal;
-    child = fork();
-}
-
-static void fork_soon(void) {
-    struct sigaction action = {.sa_handler = fork_here};
-    sigaction(SIGALRM, &action, NULL);
-    struct itimerval soon = {.it_value = {0, 100000}};
-    setitimer(ITIMER_REAL, &soon, NULL);
-}
-
 static void expect_that_both_were_interrupted(long result) {
     expect(result, -EINTR);
-    if (child == 0) _exit(result == -EINTR ? 0 : 1);
-    expect_clean_exit(child, 5);
+    if (forked_child == 0) _exit(result == -EINTR ? 0 : 1);
+    expect_clean_exit(forked_child, 5);
 }
 
 static void a_child_forked_by_a_handler_returns_from_io_getevents(void) {
     struct io_event event;
     context = new_context(16);
-    fork_soon();
+    fork_in_handler_after(100000);
     expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
 }
 
@@ -90,7 +76,7 @@ static void a_child_forked_by_a_handler_returns_from_io_pgetevents(void) {
     sigset_t mask;
     sigemptyset(&mask);
     context = new_context(16);
-    fork_soon();
+    fork_in_handler_after(100000);
     expect_that_both_were_interrupted(
         call_io_pgetevents(context, 1, 1, &event, &timeout, &mask));
 }
@@ -103,7 +89,7 @@ static void a_child_forked_by_a_handler_returns_from_the_kernels_wait(void) {
     context = new_context(16);
     io_prep_pread(&request, open_direct("file", O_RDONLY), aligned(BLOCK), BLOCK, 0);
     must(run_one(context, &request), BLOCK);
-    fork_soon();
+    fork_in_handler_after(100000);
     expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
 }
 
@@ -116,7 +102,7 @@ static void a_child_forked_by_a_handler_returns_from_aio_suspend(void) {
         .aio_sigevent.sigev_notify = SIGEV_NONE};
     const struct aiocb *list[] = {&block};
     must(aio_read(&block), 0);
-    fork_soon();
+    fork_in_handler_after(100000);
     long result = aio_suspend(list, 1, NULL);
     expect_that_both_were_interrupted(result < 0 ? -errno : result);
     must(write(ends[1], "x", 1), 1);
