@@ -90,6 +90,8 @@ public struct Job: ~Copyable {
     public var blocksWhenReady: Bool  // (w)
     /// A buffered read that nobody has tried yet.
     public var mustStartDisk: Bool  // (w), then (q)
+    /// The daemon has seen it among the cold reads, which it leaves to io_getevents for a while.
+    public var wasSeen: Bool  // (w), then (q)
     /// In a gate.
     public var isGated: Bool  // (g)
     /// In a stream or sync gate behind an earlier job; no queue has it.

@@ -124,6 +124,7 @@ extension Ref where Pointee == JobTable {
         job.it.isStream = false
         job.it.isExclusive = false
         job.it.mustStartDisk = false
+        job.it.wasSeen = false
         job.it.isGated = false
         job.it.isParked = false
         job.it.cancelRequested.store(false, ordering: .relaxed)

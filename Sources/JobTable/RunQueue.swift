@@ -70,6 +70,53 @@ public struct RunQueue: ~Copyable {
         return job
     }
 
+    /// Takes up to `most` jobs for which `isWanted` answers true, a chain linked by `queueNext`;
+    /// nil when there is none. `isWanted` may change what (q) guards and must be quick.
+    public mutating func take(
+        _ most: UInt32, _ table: Ref<JobTable>, where isWanted: (JobRef) -> Bool
+    ) -> JobRef? {
+        if count.load(ordering: .relaxed) == 0 { return nil }
+        lock.lock()
+        defer { lock.unlock() }
+        var first: JobRef?
+        var last: JobRef?
+        var taken: UInt32 = 0
+        var previous = Job.none
+        var next = head
+        while next != Job.none && taken < most {
+            let job = table.job(at: next)
+            next = job.it.queueNext
+            if !isWanted(job) {
+                previous = job.it.index
+                continue
+            }
+            if previous == Job.none {
+                head = next
+            } else {
+                table.job(at: previous).it.queueNext = next
+            }
+            if next == Job.none { tail = previous }
+            job.it.queueNext = Job.none
+            if let last { last.it.queueNext = job.it.index } else { first = job }
+            last = job
+            taken &+= 1
+        }
+        count.subtract(taken, ordering: .relaxed)
+        return first
+    }
+
+    /// Puts a job in state queued back before all others, of which none may come before it by its
+    /// priority.
+    public mutating func putBack(_ table: Ref<JobTable>, _ job: JobRef) {
+        lock.lock()
+        job.it.queueNext = head
+        if head == Job.none { tail = job.it.index }
+        head = job.it.index
+        // As in `append`.
+        count.add(1, ordering: .sequentiallyConsistent)
+        lock.unlock()
+    }
+
     /// Looks at the jobs in their order for as long as `body` answers true. It may change what (q)
     /// guards and must be quick.
     public func forEach(_ table: Ref<JobTable>, _ body: (JobRef) -> Bool) {

@@ -75,14 +75,17 @@ struct Context: ~Copyable {
     var wantedLeast: UInt32  // (c)
     /// For so many submissions a program is expected to do again what it did once. One that has
     /// changed its ways is slower for as long.
-    static let expectation: UInt32 = 64
+    static let expectation: UInt8 = 64
 
     /// How many more submissions may leave it to the next io_getevents to wake the daemon and to
     /// start the disk. A hint: a program calls it as a rule, or never.
-    let reapsExpected: Atomic<UInt32>
+    let reapsExpected: Atomic<UInt8>
+    /// How many more submissions leave their cold reads to the daemon, because a caller of
+    /// io_getevents who did some had to wait long. A hint.
+    let slowReadsExpected: Atomic<UInt8>
     /// How many more direct requests may be left to the kernel's AIO, whose events come to the ring
     /// when somebody calls io_getevents. A hint, as well.
-    let callsExpected: Atomic<UInt32>
+    let callsExpected: Atomic<UInt8>
     /// Whether io_getevents looks for an event before it sleeps.
     let patience: Patience
     var maskedSleepers: UInt  // (c) list of MaskedSleeper
@@ -110,6 +113,7 @@ extension Ref where Pointee == Context {
         it.jobsTail = Job.none
         it.wantedLeast = .max
         it.reapsExpected.store(0, ordering: .relaxed)
+        it.slowReadsExpected.store(0, ordering: .relaxed)
         it.callsExpected.store(0, ordering: .relaxed)
         it.maskedSleepers = 0
         it.state.store(mayBeAdopted ? ContextState.fresh : 0, ordering: .relaxed)
@@ -304,7 +308,19 @@ extension Ref where Pointee == Context {
 
     var isCallExpected: Bool { it.callsExpected.load(ordering: .relaxed) > 0 }
 
-    var isReapingExpected: Bool { it.reapsExpected.load(ordering: .relaxed) > 0 }
+    /// A caller of io_getevents waited long for a read.
+    func expectSlowReads() {
+        it.slowReadsExpected.store(Context.expectation, ordering: .relaxed)
+    }
+
+    /// What is to become of the cold reads of the next submission.
+    var coldReads: ColdReads {
+        if it.reapsExpected.load(ordering: .relaxed) == 0 { return .tried }
+        let slow = it.slowReadsExpected.load(ordering: .relaxed)
+        if slow == 0 { return .leftToWaiters }
+        it.slowReadsExpected.store(slow &- 1, ordering: .relaxed)
+        return .untried
+    }
 
     /// Whether a daemon that looks by itself, soon or only now and then, must be woken for what was
     /// just submitted: somebody sleeps for an event, or io_getevents is not expected.

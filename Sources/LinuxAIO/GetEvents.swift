@@ -77,6 +77,7 @@ extension Ref where Pointee == LinuxFace {
     /// Reaps from a pinned context. The number of events, or a negated errno.
     func reap(_ reaping: inout Reaping) -> Int {
         var mayTakeFromKernel = true
+        var mayRead = true
         var mayWatch = true
         var hasWatched = false
         reaping.context.expectCalls()
@@ -121,6 +122,13 @@ extension Ref where Pointee == LinuxFace {
                 return finish(reaping, 0)
             }
             if context.it.overdue > 0 { context.expectReaping() }
+            if mayRead && reaping.sigmask == 0 && hasOnlyOverdueLocked(context) {
+                context.it.lock.unlock()
+                mayRead = doColdReads(of: context)
+                if !isStillThere { return failure(EINTR) }
+                continue
+            }
+            mayRead = true
             let slept: Int
             if reaping.sigmask != 0 && !isPoll {
                 slept = sleepMaskedLocked(reaping)
@@ -143,6 +151,22 @@ extension Ref where Pointee == LinuxFace {
                 return takeLast(&reaping, slept)
             }
         }
+    }
+
+    /// Nothing is on its way to the context but what the kernel's io_submit would have waited for.
+    private func hasOnlyOverdueLocked(_ context: ContextRef) -> Bool {
+        context.it.overdue > 0 && context.it.overdue == context.it.jobs
+    }
+
+    /// Waits for a read that was left to whoever waits, and does it. False when there was none.
+    private func doColdReads(of context: ContextRef) -> Bool {
+        guard let waitedNs = it.engine.awaitColdRead(of: context.address) else { return false }
+        if !isStillThere { return false }
+        if waitedNs > ColdReads.slowNs { context.expectSlowReads() }
+        it.engine.doColdReads(of: context.address)
+        // Who fell asleep meanwhile has not seen those that were taken and left again.
+        if context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { it.engine.nudge() }
+        return true
     }
 
     private func takeLocked(_ reaping: inout Reaping) -> Int {

@@ -143,7 +143,7 @@ extension Ref where Pointee == LinuxFace {
     ) -> Int {
         let context = gathered.context
         var batch = Batch(
-            readsMayGoUntried: context.isReapingExpected,
+            coldReads: context.coldReads,
             kernelUser: context.isCallExpected ? context.address : 0)
         var accepted = first
         var result = 0

@@ -199,7 +199,7 @@ extension Ref where Pointee == EngineRecord {
         let hinted = hint(descriptor)
         let mayWait = request.rwFlags & Int32(IOCTX_RWF_NOWAIT) == 0
         let isForDaemon =
-            hinted == .slow || hinted == .cold && batch.submission.readsMayGoUntried
+            hinted == .slow || hinted == .cold && batch.submission.coldReads != .tried
         if isForDaemon && mayWait && !isTimeToRetry(descriptor) {
             return postpone(&request, &batch, facts, done: 0)
         }

@@ -55,9 +55,19 @@ extension Ref where Pointee == EngineRecord {
         } else {
             batch.isUrgent = true
         }
+        if !mayBeLeft(request, batch) { batch.isForWaiters = false }
         _ = job.transition(from: .preparing, to: .queued)
         append(&batch, job)
         return .deferred(job)
+    }
+
+    /// True for a cold read that whoever waits for it may do, once the disk has: it is short, and
+    /// has not been tried.
+    private func mayBeLeft(_ request: Request, _ batch: borrowing Batch) -> Bool {
+        batch.submission.coldReads == .leftToWaiters && request.operation == .read
+            && request.attempted == nil && request.resfd < 0 && request.length > 0
+            && request.length <= ColdReads.bytesMax && request.ioPriority == 0
+            && hint(request.descriptor) == .cold
     }
 
     /// Holds the file and the eventfd of a job. False when one of them cannot be.
@@ -67,7 +77,7 @@ extension Ref where Pointee == EngineRecord {
         if request.operation != .notify {
             job.it.heldFile = hold(
                 &batch, request.descriptor, facts, as: Batch.file,
-                mayShare: !request.operation.isSync)
+                mayShare: !request.operation.isSync, forWaiters: mayBeLeft(request, batch))
             if job.it.heldFile == Job.none { return false }
         }
         if request.resfd >= 0 {
@@ -115,25 +125,14 @@ extension Ref where Pointee == EngineRecord {
     /// Makes the daemon look at jobs that were handed over without waking it: whoever waits for
     /// an event calls this after it has made itself known as waiting.
     @inline(__always)
-    public func nudge() { stationInArrears?.ringDoorbell() }
-
-    /// The same, and starts the disk for some of them: for who sleeps in io_getevents.
-    public func nudgeAndStartReads() {
-        stationInArrears?.startReads(.beforeSleep, mustWake: true)
-    }
-
-    /// Starts the disk for a few of them: for who has found events in io_getevents and goes on.
-    @inline(__always)
-    public func startReads() {
-        stationInArrears?.startReads(.inPassing, mustWake: false)
-    }
+    public func nudge() { stationInArrears?.callForAll() }
 
     /// The station of a daemon on io_uring that has yet to look at its queue.
     @inline(__always)
-    private var stationInArrears: Ref<Station>? {
-        guard let station = it.station.current,
-            station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0,
-            station.it.kind == .uring
+    var stationInArrears: Ref<Station>? {
+        guard let station = it.station.current, station.it.kind == .uring,
+            station.it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+                || station.it.coldReads.count.load(ordering: .sequentiallyConsistent) != 0
         else { return nil }
         return station
     }
@@ -175,14 +174,14 @@ extension Ref where Pointee == EngineRecord {
     /// yet.
     private func hold(
         _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts, as use: Int,
-        mayShare: Bool
+        mayShare: Bool, forWaiters: Bool = false
     ) -> UInt32 {
         guard let station = batch.station else { return Job.none }
         if descriptor == batch.lastHeld[use].descriptor {
             station.it.files.addReference(batch.lastHeld[use].index)
             return batch.lastHeld[use].index
         }
-        let index = claim(station, &batch, descriptor, facts, mayShare)
+        let index = claim(station, &batch, descriptor, facts, mayShare, forWaiters)
         if index != Job.none {
             batch.lastHeld[use] = Batch.Held(descriptor: descriptor, index: index)
         }
@@ -191,12 +190,13 @@ extension Ref where Pointee == EngineRecord {
 
     private func claim(
         _ station: Ref<Station>, _ batch: inout Batch, _ descriptor: Int32, _ facts: FileFacts,
-        _ mayShare: Bool
+        _ mayShare: Bool, _ forWaiters: Bool
     ) -> UInt32 {
         if mayShare && (facts.isRegular || facts.isBlock),
             let index = station.it.files.shareRecent(
                 device: facts.device, inode: facts.inode, flags: facts.flags,
-                descriptor: descriptor, forWorkers: station.it.kind == .pool)
+                descriptor: descriptor, forWorkers: station.it.kind == .pool,
+                forWaiters: forWaiters)
         {
             return index
         }
@@ -240,6 +240,7 @@ extension Ref where Pointee == EngineRecord {
         job.it.isStream = false
         batch.needsManager = true
         batch.isExclusive = false
+        batch.isForWaiters = false
         _ = job.transition(from: .preparing, to: .queued)
         append(&batch, job)
     }

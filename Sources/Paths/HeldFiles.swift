@@ -25,9 +25,8 @@ struct HeldFile: ~Copyable {
     var isReady: Bool  // (h)
     /// threads: it was sent to where the workers look, and the manager as well.
     var isForWorkers: Bool  // (h)
-    /// The daemon has it: in the work ring (uring; daemon only), in the private table (threads;
-    /// h).
-    var isMoved: Bool
+    /// The daemon has it: in the work ring (uring), in the private table (threads).
+    var isMoved: Bool  // (h) to write
     /// threads: the program's number until the hand-over, then the number in the private table.
     var number: Int32  // (h) once handed over
     /// threads: jobs that wait for the file's readiness, linked by queueNext. Manager only.
@@ -55,6 +54,8 @@ struct HeldFiles: ~Copyable {
     private var files: Reserve<HeldFile>
     private var freeHead: UInt32 = Job.none
     private var abandonedHead: UInt32 = Job.none  // (h)
+    /// Set with it, for a look without the lock.
+    let hasAbandoned = Atomic<Bool>(false)
     private var used: UInt32 = 0
     private(set) var capacity: UInt32
     /// The index that was claimed last for each descriptor, by its lowest bits.
@@ -78,9 +79,11 @@ struct HeldFiles: ~Copyable {
     }
 
     /// The index under which that descriptor's file is held already, with a reference, unless it is
-    /// none or it was shared often. With `forWorkers` the workers must find it.
+    /// none or it was shared often. With `forWorkers` the workers must find it, with `forWaiters`
+    /// it must not have left the parking ring.
     mutating func shareRecent(
-        device: UInt64, inode: UInt64, flags: Int, descriptor: Int32, forWorkers: Bool
+        device: UInt64, inode: UInt64, flags: Int, descriptor: Int32, forWorkers: Bool,
+        forWaiters: Bool
     ) -> UInt32? {
         lock.lock()
         defer { lock.unlock() }
@@ -89,6 +92,7 @@ struct HeldFiles: ~Copyable {
         if file.it.sharesLeft == 0
             || !isEqualLocked(file, device: device, inode: inode, flags: flags)
             || forWorkers && (file.it.isMoved ? file.it.number < 0 : !file.it.isForWorkers)
+            || forWaiters && file.it.isMoved
         {
             return nil
         }
@@ -158,6 +162,15 @@ struct HeldFiles: ~Copyable {
         return files[index].it.isReady
     }
 
+    /// The daemon takes the file out of the parking ring. False when it has it.
+    mutating func move(_ index: UInt32) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        if files[index].it.isMoved { return false }
+        files[index].it.isMoved = true
+        return true
+    }
+
     /// The daemons have the file under that number of their private table.
     mutating func arrive(_ index: UInt32, number: Int32) {
         lock.lock()
@@ -215,15 +228,19 @@ struct HeldFiles: ~Copyable {
         lock.lock()
         files[index].it.next = abandonedHead
         abandonedHead = index
+        // Sequentially consistent: pairs with a daemon's look after it has said that it sleeps.
+        hasAbandoned.store(true, ordering: .sequentiallyConsistent)
         lock.unlock()
     }
 
     mutating func takeAbandoned() -> UInt32? {
+        if !hasAbandoned.load(ordering: .relaxed) { return nil }
         lock.lock()
         defer { lock.unlock() }
         if abandonedHead == Job.none { return nil }
         let index = abandonedHead
         abandonedHead = files[index].it.next
+        if abandonedHead == Job.none { hasAbandoned.store(false, ordering: .relaxed) }
         return index
     }
 

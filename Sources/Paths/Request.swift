@@ -70,11 +70,11 @@ struct Submission {
     private var facts = FileFacts()
     private var ownPriority: UInt16?
     private var fileBytesMax: UInt64?
-    /// Reads of cold files may be handed over untried: somebody will start the disk for them soon.
-    let readsMayGoUntried: Bool
+    /// What becomes of reads of cold files.
+    let coldReads: ColdReads
 
-    init(readsMayGoUntried: Bool) {
-        self.readsMayGoUntried = readsMayGoUntried
+    init(coldReads: ColdReads) {
+        self.coldReads = coldReads
     }
 
     /// 0, or -EBADF.
@@ -138,6 +138,8 @@ public struct Batch: ~Copyable {
     var needsManager = false
     /// Something in it gains from the daemon being woken at once.
     var isUrgent = false
+    /// All of it may be left to those who wait for it.
+    var isForWaiters = true
     /// Files claimed for this batch that are not yet with the daemon.
     var newFiles: UInt32 = 0
     /// The file and the eventfd that were held last, for the next job on the same descriptors.
@@ -150,11 +152,11 @@ public struct Batch: ~Copyable {
     var nativeFirst: JobRef?
     var nativeLast: JobRef?
 
-    /// An empty batch. `readsMayGoUntried`: the program is expected in io_getevents, which starts
-    /// the disk.
+    /// An empty batch. `coldReads` are only left to somebody where the program is expected in
+    /// io_getevents.
     @inline(__always)
-    public init(readsMayGoUntried: Bool = false, kernelUser: UInt = Batch.posixFace) {
-        submission = Submission(readsMayGoUntried: readsMayGoUntried)
+    public init(coldReads: ColdReads = .tried, kernelUser: UInt = Batch.posixFace) {
+        submission = Submission(coldReads: coldReads)
         self.kernelUser = kernelUser
     }
 

@@ -43,6 +43,11 @@ struct Station: ~Copyable {
     /// it has.
     let running = Atomic<UInt32>(0)
     var queue = RunQueue()
+    /// Reads of cold files that nobody has tried: io_getevents does them, unless it does not come
+    /// (ColdReads.swift). Of a daemon on io_uring.
+    var coldReads = RunQueue()
+    /// Somebody waits for cold reads who does not do them: they are the daemon's now.
+    let wantsColdReads = Atomic<Bool>(false)
     var files: HeldFiles
 
     /// 1 while the daemon sleeps or is about to; whoever takes it to 0 wakes the daemon.

@@ -67,6 +67,7 @@ extension Ref where Pointee == Station {
         it.state.store(Station.leaving, ordering: .sequentiallyConsistent)
         if it.users.load(ordering: .sequentiallyConsistent) != 0
             || it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+            || it.coldReads.count.load(ordering: .sequentiallyConsistent) != 0
             || it.running.load(ordering: .sequentiallyConsistent) != 0
         {
             it.state.store(Station.ready, ordering: .sequentiallyConsistent)

@@ -1,8 +1,9 @@
 // Bindings to io_uring: one ring, its two queues, and the system calls on it.
 //
-// Invariant: only a daemon of ours ever submits to a ring or waits on one. A ring entered by a
-// thread of the program would interrupt that thread's other system calls (EINTR in epoll_wait)
-// and tie the requests to its life.
+// Invariant: only a daemon of ours ever submits to a ring what may wait, or waits on one. Such
+// requests of a thread of the program would interrupt that thread's other system calls (EINTR in
+// epoll_wait) and be tied to its life. A ring that such threads have entered stays mapped: its end
+// would interrupt them, too.
 
 import CLibAIO
 import JobTable
@@ -79,6 +80,13 @@ struct Ring: ~Copyable {
         if entries != 0 { Memory.unmap(entries, bytes: entriesBytes) }
         mapping = 0
         entries = 0
+    }
+
+    /// Gives up a ring whose descriptor is gone, and which threads of the program may have entered.
+    mutating func forsake() {
+        mapping = 0
+        entries = 0
+        descriptor = -1
     }
 
     /// The thread that registered itself ends; its handle goes with it.
@@ -179,25 +187,45 @@ struct Ring: ~Copyable {
 
     // MARK: Submission
 
+    /// What the kernel has consumed.
+    private var submissionHead: UInt32 {
+        // Acquire pairs with the kernel's release of consumed entries.
+        Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.head))?.it
+            .load(ordering: .acquiring) ?? submissionTail
+    }
+
     /// The next submission entry, zeroed; nil when the queue is full and must be entered first.
     mutating func nextEntry() -> Ref<uring_sqe>? {
-        guard
-            let head = Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.head)),
-            let tail = Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.tail))
+        guard let tail = Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.tail)),
+            submissionTail &- submissionHead < offsets.sq_entries
         else { return nil }
-        // Acquire pairs with the kernel's release of consumed entries.
-        if submissionTail &- head.it.load(ordering: .acquiring) >= offsets.sq_entries {
-            return nil
-        }
         let index = submissionTail & (offsets.sq_entries &- 1)
         let entry = Ref<uring_sqe>(
             address: entries &+ UInt(index) &* UInt(MemoryLayout<uring_sqe>.stride))
         entry?.it = uring_sqe()
         submissionTail &+= 1
         pending &+= 1
-        // The kernel reads the queue only inside enter(), on this very thread.
+        // The kernel reads the queue only when it is entered, by this very thread.
         tail.it.store(submissionTail, ordering: .releasing)
         return entry
+    }
+
+    /// Submits what is pending from a thread of the program, by the descriptor: requests that do
+    /// not wait, and so none that ends later. How many there were; none is pending afterwards.
+    mutating func enterAsVisitor() -> UInt32 {
+        var submitted: UInt32 = 0
+        while pending > 0 {
+            let result = systemCall(
+                Int32(IOCTX_SYS_io_uring_enter), Int(descriptor), Int(pending), 0, 0, 0, 0)
+            let consumed = pending &- (submissionTail &- submissionHead)
+            // The descriptor leads nowhere, or elsewhere.
+            if consumed == 0 && result != failure(EINTR) { break }
+            submitted &+= consumed
+            pending &-= consumed
+        }
+        submissionTail &-= pending
+        pending = 0
+        return submitted
     }
 
     /// Submits what is pending and waits for `minComplete` completions or the time-out.
@@ -226,15 +254,13 @@ struct Ring: ~Copyable {
                 }
             }
         }
-        if let head = Ref<Atomic<UInt32>>(address: mapping &+ UInt(offsets.sq.head)) {
-            let consumed = head.it.load(ordering: .acquiring)
-            if result == failure(EPERM) || result == failure(EACCES) || result == failure(ENOSYS) {
-                isDenied = true
-                // There must be room for entries that are never looked at.
-                submissionTail = consumed
-            }
-            pending = submissionTail &- consumed
+        let consumed = submissionHead
+        if result == failure(EPERM) || result == failure(EACCES) || result == failure(ENOSYS) {
+            isDenied = true
+            // There must be room for entries that are never looked at.
+            submissionTail = consumed
         }
+        pending = submissionTail &- consumed
         return result
     }
 

@@ -29,6 +29,8 @@ struct UringDaemon: ~Copyable {
 
     /// Opened by the daemon, parked into by submitters; outlives the daemon, for the next one.
     var parking = Ring()
+    /// Who enters the parking ring holds it until it has taken the completions.
+    let parkingLock = FutexLock()
     /// Everything below belongs to the daemon alone.
     var work = Ring()
     var doorbellArmed = false
@@ -42,6 +44,8 @@ struct UringDaemon: ~Copyable {
     var signalsOverdue: UInt32 = 0
     /// How often the daemon will look at its queue again although nobody calls it.
     var looksLeft: UInt32 = 0
+    /// When it looked last at the cold reads that are left to others, on the monotonic clock.
+    var lookedAtNs: UInt64 = 0
     /// It will: submitters of cold reads need not wake it.
     let isLooking = Atomic<Bool>(false)
     /// One end of a pipe, whose other end is in a slot of the work ring alone: it is hung up when
@@ -81,6 +85,15 @@ extension Ref where Pointee == Station {
     /// then.
     func handOverToUring(_ batch: borrowing Batch, mustWake: (_ looksSoon: Bool) -> Bool) {
         guard let first = batch.first, let last = batch.last else { return }
+        if batch.isForWaiters {
+            it.coldReads.append(it.table, first: first, last: last, count: batch.count)
+            if mustWake(false) {
+                callForAll()
+            } else if !it.uring.isLooking.load(ordering: .sequentiallyConsistent) {
+                ringDoorbell()
+            }
+            return
+        }
         it.queue.append(it.table, first: first, last: last, count: batch.count)
         // Sequentially consistent: pairs with the daemon, which changes it before it looks at the
         // queue for the last time.
@@ -96,7 +109,7 @@ extension Ref where Pointee == Station {
     fileprivate func openRings() -> Int {
         let reusable = it.uring.parking.exists && isWayIn(it.uring.parking.descriptor)
         if !reusable {
-            it.uring.parking.unmap()
+            it.uring.parking.forsake()
             let result = it.uring.parking.open(
                 entryCount: UringDaemon.submissionEntries,
                 completionCount: UringDaemon.submissionEntries &* 2,
@@ -162,11 +175,16 @@ extension Ref where Pointee == Station {
     /// One turn: take what was handed over, enter the ring, finish what completed. True when the
     /// daemon has left.
     fileprivate func round() -> Bool {
-        takeQueue()
+        takeOver(it.queue.takeAll(it.table))
+        takeOver(takeColdReads())
+        giveUpAbandoned()
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             cancelRequested()
         }
         armDoorbell()
+        if it.coldReads.count.load(ordering: .relaxed) != 0 {
+            it.uring.looksLeft = UringDaemon.looks
+        }
         let isLooking = it.uring.looksLeft > 0
         if isLooking { it.uring.looksLeft &-= 1 }
         it.uring.isLooking.store(isLooking, ordering: .sequentiallyConsistent)
@@ -174,6 +192,9 @@ extension Ref where Pointee == Station {
         // Pairs with ringDoorbell(): whoever comes after this look finds `sleeping` set.
         let mustLook =
             it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+            || it.wantsColdReads.load(ordering: .sequentiallyConsistent)
+            || !isLooking && it.coldReads.count.load(ordering: .sequentiallyConsistent) != 0
+            || it.files.hasAbandoned.load(ordering: .sequentiallyConsistent)
             || it.cancellations.load(ordering: .sequentiallyConsistent) != 0
             || it.uring.publishedHead != Job.none
         let idle = isIdle && !mustLook
@@ -201,6 +222,7 @@ extension Ref where Pointee == Station {
     private var isIdle: Bool { it.uring.running == 0 && it.uring.signalsRunning == 0 }
 
     private func leave() {
+        giveUpAbandoned()
         it.uring.work.close()
         it.uring.parking.forgetThread()
     }
@@ -239,11 +261,25 @@ extension Ref where Pointee == Station {
             System.sleep(nanoseconds: 1_000_000)
         } while it.users.load(ordering: .sequentiallyConsistent) != 0
             || it.queue.count.load(ordering: .sequentiallyConsistent) != 0
+            || it.coldReads.count.load(ordering: .sequentiallyConsistent) != 0
         it.state.store(Station.dead, ordering: .releasing)
     }
 
     private func failAll() {
-        var next = it.queue.takeAll(it.table)
+        failAll(it.coldReads.takeAll(it.table))
+        failAll(it.queue.takeAll(it.table))
+        it.table.forEachJob { job in
+            let state = job.state
+            if (state == .running || state == .waiting)
+                && job.it.station.load(ordering: .relaxed) == address
+            {
+                fail(job, from: state, result: totalResult(job, last: failure(EIO)))
+            }
+        }
+    }
+
+    private func failAll(_ first: JobRef?) {
+        var next = first
         while let job = next {
             next = it.table.successor(of: job)
             if job.it.operation != .notify && !mayStart(job) { continue }
@@ -251,14 +287,6 @@ extension Ref where Pointee == Station {
                 fail(job, from: .cancelled, result: job.cancelledResult)
             } else if job.it.operation == .notify {
                 fail(job, from: .running, result: 0)
-            }
-        }
-        it.table.forEachJob { job in
-            let state = job.state
-            if (state == .running || state == .waiting)
-                && job.it.station.load(ordering: .relaxed) == address
-            {
-                fail(job, from: state, result: totalResult(job, last: failure(EIO)))
             }
         }
     }
@@ -310,16 +338,26 @@ extension Ref where Pointee == Station {
 
     // MARK: Taking jobs over
 
-    private func takeQueue() {
-        guard let first = it.queue.takeAll(it.table) else { return }
-        var next: JobRef? = first
-        while let job = next {
-            fetch(job.it.heldFile)
-            fetch(job.it.heldEventfd)
-            next = it.table.successor(of: job)
+    /// The cold reads that somebody wants from the daemon, or that were there when it looked last:
+    /// who would do them has not come.
+    private func takeColdReads() -> JobRef? {
+        if it.wantsColdReads.exchange(false, ordering: .sequentiallyConsistent) {
+            return it.coldReads.takeAll(it.table)
         }
-        flushFetches()
-        next = first
+        if it.coldReads.count.load(ordering: .relaxed) == 0 { return nil }
+        let now = System.monotonicNs()
+        if now &- it.uring.lookedAtNs < UringDaemon.lookIntervalNs { return nil }
+        it.uring.lookedAtNs = now
+        return it.coldReads.take(.max, it.table) { job in
+            defer { job.it.wasSeen = true }
+            return job.it.wasSeen
+        }
+    }
+
+    private func takeOver(_ first: JobRef?) {
+        if first == nil { return }
+        fetchFiles(of: first)
+        var next = first
         while let job = next {
             // The successor is read first: a finished job's link is reused.
             next = it.table.successor(of: job)
@@ -337,10 +375,21 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// Prepares the move of a held file from the parking ring into the work ring.
+    /// Moves the held files of a chain of jobs from the parking ring into the work ring.
+    private func fetchFiles(of first: JobRef?) {
+        it.uring.parkingLock.lock()
+        var next = first
+        while let job = next {
+            fetch(job.it.heldFile)
+            fetch(job.it.heldEventfd)
+            next = it.table.successor(of: job)
+        }
+        flushFetches()
+        it.uring.parkingLock.unlock()
+    }
+
     private func fetch(_ index: UInt32) {
-        if index == Job.none || it.files[index].it.isMoved { return }
-        it.files[index].it.isMoved = true
+        if index == Job.none || !it.files.move(index) { return }
         var entry = it.uring.parking.nextEntry()
         if entry == nil {
             flushFetches()
@@ -397,7 +446,7 @@ extension Ref where Pointee == Station {
         }
     }
 
-    private func describeTransfer(
+    func describeTransfer(
         _ job: JobRef, _ entry: Ref<uring_sqe>
     ) {
         let isWrite = job.it.operation == .write
@@ -577,6 +626,14 @@ extension Ref where Pointee == Station {
             if entered == failure(ETIME) || System.monotonicNs() >= deadlineNs {
                 it.uring.signalsOverdue = it.uring.signalsRunning
             }
+        }
+    }
+
+    /// What others could not give up, because the daemon has the file.
+    private func giveUpAbandoned() {
+        while let index = it.files.takeAbandoned() {
+            giveUpSlot(index)
+            it.files.recycle(index)
         }
     }
 

@@ -55,6 +55,37 @@ extension Ref where Pointee == SharedQueue {
         #expect(queue.it.queue.takeFirst(table) == jobs[0], "empty and used again")
     }
 
+    @Test("Of the jobs that are wanted the first come out; the others keep their order")
+    func takingSome() {
+        let table = makeTable()
+        let queue = makeQueue()
+        let jobs = (0..<6).map { _ in table.allocateQueued() }
+        chain(jobs[0...5])
+        queue.it.queue.append(table, first: jobs[0], last: jobs[5], count: 6)
+        func take(_ most: UInt32, _ wanted: Set<Int>) -> [JobRef] {
+            var taken: [JobRef] = []
+            var next = queue.it.queue.take(most, table) {
+                wanted.contains(jobs.firstIndex(of: $0)!)
+            }
+            while let job = next {
+                taken.append(job)
+                next = table.successor(of: job)
+            }
+            return taken
+        }
+        #expect(take(9, []) == [])
+        #expect(take(1, [3, 5]) == [jobs[3]])
+        #expect(take(9, [0, 2, 5]) == [jobs[0], jobs[2], jobs[5]])
+        #expect(queue.count == 2)
+        queue.it.queue.append(table, first: jobs[5], last: jobs[5], count: 1)
+        queue.it.queue.putBack(table, jobs[0])
+        for expected in [0, 1, 4, 5] { #expect(queue.it.queue.takeFirst(table) == jobs[expected]) }
+        queue.it.queue.putBack(table, jobs[2])
+        queue.it.queue.append(table, first: jobs[3], last: jobs[3], count: 1)
+        #expect(take(9, [2, 3]) == [jobs[2], jobs[3]])
+        #expect(queue.count == 0 && queue.it.queue.takeFirst(table) == nil)
+    }
+
     @Test("A look at the queue is in its order, ends when told, and changes nothing")
     func looking() {
         let table = makeTable()

@@ -51,11 +51,11 @@ extension Ref where Pointee == Shared {
 
     fileprivate func shareRecent(
         device: UInt64 = 1, inode: UInt64 = 7, flags: Int = 2, descriptor: Int32 = 5,
-        forWorkers: Bool = false
+        forWorkers: Bool = false, forWaiters: Bool = false
     ) -> UInt32? {
         it.files.shareRecent(
             device: device, inode: inode, flags: flags, descriptor: descriptor,
-            forWorkers: forWorkers)
+            forWorkers: forWorkers, forWaiters: forWaiters)
     }
 
     fileprivate func giveUp(_ index: UInt32) {
@@ -137,6 +137,19 @@ extension Ref where Pointee == Shared {
         for _ in 0..<2 { files.giveUp(sent) }
         _ = files.hold(inode: 7)
         #expect(files.shareRecent(forWorkers: true) == nil, "that one is the manager's")
+    }
+
+    @Test("Whoever waits for reads of a file shares it until the daemon has moved it")
+    func leftToWaiters() {
+        let files = makeFiles(100)
+        let held = files.hold(inode: 7)
+        #expect(files.shareRecent(forWaiters: true) == held)
+        for isFirst in [true, false] {
+            let isMoved = files.it.files.move(held)
+            #expect(isMoved == isFirst)
+        }
+        #expect(files.shareRecent(forWaiters: true) == nil)
+        #expect(files.shareRecent() == held)
     }
 
     @Test("What did not arrive is not shared by the workers' requests") func failedArrival() {

@@ -5,7 +5,10 @@
 #include "harness.h"
 
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 
 #define BLOCKS 4096
 #define FILE_BYTES ((size_t)BLOCKS * BLOCK)
@@ -190,6 +193,48 @@ static void two_files_on_one_descriptor(void) {
     must(io_destroy(context), 0);
 }
 
+// Another thread lets the descriptor lead elsewhere and back while the reads are under way.
+static int flickering, steady, elsewhere;
+static atomic_bool flickers, over;
+
+static void *flicker(void *argument) {
+    (void)argument;
+    while (!over) {
+        if (!flickers) continue;
+        must(dup2(elsewhere, flickering), flickering);
+        must(dup2(steady, flickering), flickering);
+    }
+    return NULL;
+}
+
+static void the_file_stays_though_the_descriptor_flickers(void) {
+    pthread_t thread;
+    steady = cold_file("steady", SEED);
+    elsewhere = cold_file("elsewhere", SEED + 1);
+    flickering = dup(steady);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, flickering);
+    start_thread(&thread, flicker, NULL);
+    for (int first = 512, depth = 1; first + DEPTH <= BLOCKS; first += depth, depth = depth % DEPTH + 1) {
+        submit_reads(context, reads, flickering, first, depth);
+        flickers = true;
+        reap_reads(context, depth, SEED);
+        flickers = false;
+        // It may be on its way.
+        must(dup2(steady, flickering), flickering);
+        struct stat status, wanted;
+        must(fstat(steady, &wanted), 0);
+        do {
+            usleep(100);
+            must(fstat(flickering, &status), 0);
+        } while (status.st_ino != wanted.st_ino);
+    }
+    over = true;
+    pthread_join(thread, NULL);
+    must(io_destroy(context), 0);
+}
+
 #define LARGE (256u << 10)
 #define LARGE_COUNT 320
 
@@ -308,6 +353,125 @@ static void several_threads_on_one_file(void) {
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
 }
 
+// Each takes what comes, so that reads that one was about to do become the other's.
+static io_context_t common_context;
+static atomic_int common_taken;
+static atomic_int common_counts[BLOCKS];
+
+static void *take_some(void *argument) {
+    (void)argument;
+    struct io_event events[8];
+    struct timespec slice = {.tv_nsec = 50 * 1000 * 1000};
+    while (common_taken < BLOCKS) {
+        int taken = io_getevents(common_context, 1, 8, events, &slice);
+        must_that(taken >= 0, "io_getevents: %d", taken);
+        for (int i = 0; i < taken; i++) {
+            expect_block(&events[i], SEED);
+            common_counts[((uint64_t)(uintptr_t)events[i].data - 1) / BLOCK]++;
+        }
+        common_taken += taken;
+    }
+    return NULL;
+}
+
+static void two_threads_wait_for_one_context(void) {
+    pthread_t threads[2];
+    int fd = cold_file("common", SEED);
+    struct iocb *requests = calloc(BLOCKS, sizeof *requests);
+    char *buffers = aligned(FILE_BYTES);
+    common_context = new_context(BLOCKS);
+    for (int i = 0; i < 2; i++) start_thread(&threads[i], take_some, NULL);
+    for (int number = 0; number < BLOCKS; number++) {
+        long offset = block_of(number) * BLOCK;
+        io_prep_pread(&requests[number], fd, buffers + offset, BLOCK, offset);
+        requests[number].data = (void *)(offset + 1);
+        submit(common_context, &requests[number]);
+        if (number % DEPTH == 0) {
+            while (common_taken + DEPTH < number) usleep(50);
+        }
+    }
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < BLOCKS; i++) must(common_counts[i], 1);
+    must(io_destroy(common_context), 0);
+}
+
+// ---- Signals and descriptors of the layer ----------------------------------------------------
+
+static atomic_int alarms;
+
+static void count_alarm(int signal) {
+    (void)signal;
+    alarms++;
+}
+
+// The wait for the disk is none that a signal interrupts, as the kernel's io_submit is not.
+static void signals_interrupt_no_read(void) {
+    int fd = cold_file("interrupted", SEED);
+    io_context_t context = new_context(DEPTH);
+    struct reads *reads = new_reads();
+    make_known_as_cold(context, reads, fd);
+    struct sigaction action = {.sa_handler = count_alarm};
+    struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    must(sigaction(SIGALRM, &action, NULL), 0);
+    must(setitimer(ITIMER_REAL, &often, NULL), 0);
+    for (int first = 512; first + DEPTH <= BLOCKS; first += DEPTH) {
+        struct io_event events[DEPTH];
+        submit_reads(context, reads, fd, first, DEPTH);
+        for (int got = 0; got < DEPTH;) {
+            int taken = io_getevents(context, 1, DEPTH, events, NULL);
+            if (taken == -EINTR) continue;
+            must_that(taken > 0, "io_getevents: %d", taken);
+            for (int i = 0; i < taken; i++) expect_block(&events[i], SEED);
+            got += taken;
+        }
+    }
+    must(setitimer(ITIMER_REAL, &never, NULL), 0);
+    must_that(alarms > 0, "no signal came");
+    must(io_destroy(context), 0);
+}
+
+// A program that closes what it does not know takes the layer's ring away from it. The end of a ring
+// that a thread has entered would interrupt that thread's own calls.
+static atomic_bool has_read;
+static atomic_int waits_ended;
+
+static void read_512_blocks(void) {
+    io_context_t context = new_context(DEPTH);
+    make_known_as_cold(context, new_reads(), 900);
+    must(io_destroy(context), 0);
+    make_cold(900);
+}
+
+static void *read_and_wait(void *argument) {
+    int set = *(int *)argument;
+    read_512_blocks();
+    has_read = true;
+    while (!over) {
+        must(epoll_wait(set, &(struct epoll_event){0}, 1, 50), 0);
+        waits_ended++;
+    }
+    return NULL;
+}
+
+static void a_ring_that_ends_interrupts_nobody(void) {
+    pthread_t thread;
+    int set = 901;
+    must(dup2(cold_file("ends", SEED), 900), 900);
+    must(dup2(epoll_create1(0), set), set);
+    start_thread(&thread, read_and_wait, &set);
+    while (!has_read) usleep(1000);
+    for (int round = 0; round < 2; round++) {
+        must(close_range(3, 899, 0), 0);
+        // The layer sees that, and starts again, in the second round in the place of the first. Not
+        // before long, for it does not start again and again.
+        read_512_blocks();
+        usleep(1200 * 1000);
+    }
+    over = true;
+    pthread_join(thread, NULL);
+    must_that(waits_ended > 4, "%d waits", waits_ended);
+}
+
 static const struct test_case cases[] = {
     CASE(every_read_comes_to_who_waits),
     CASE(every_read_comes_to_who_polls),
@@ -318,11 +482,15 @@ static const struct test_case cases[] = {
     CASE(a_blocking_eventfd_counts_exactly),
     CASE(the_file_is_the_submitted_one),
     CASE(two_files_on_one_descriptor),
+    CASE(the_file_stays_though_the_descriptor_flickers),
     CASE(a_closed_description_is_given_up),
     CASE(a_file_that_was_cold_becomes_cached),
     CASE(the_end_of_the_file_is_found),
     CASE(destroy_awaits_reads_nobody_waited_for),
     CASE(several_threads_on_one_file),
+    CASE(two_threads_wait_for_one_context),
+    CASE(signals_interrupt_no_read),
+    CASE(a_ring_that_ends_interrupts_nobody),
 };
 
 int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
