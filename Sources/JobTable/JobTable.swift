@@ -107,6 +107,9 @@ public struct JobTable: ~Copyable {
 }
 
 extension Ref where Pointee == JobTable {
+    /// As many jobs are in use as there may be; else it is memory that is short.
+    public var isFull: Bool { it.jobsInUse >= UInt64(it.limits.jobsMax) }
+
     /// A job in state preparing, or nil when max_aio_queue_per_proc or memory is reached.
     public func allocate() -> JobRef? {
         it.lock.lock()

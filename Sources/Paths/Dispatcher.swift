@@ -108,7 +108,9 @@ extension Ref where Pointee == EngineRecord {
     public func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
         var facts = FileFacts()
         let found = batch.submission.facts(of: request.descriptor, &facts)
-        if found < 0 { return .refused(found) }
+        if found == failure(EBADF) { return .refused(found) }
+        // What is wrong with it, the request itself is told.
+        if found < 0 { return runInline(request, &batch, FileFacts(), done: 0) }
         forgetHint(request.descriptor, unless: facts.kind)
         if mayHaveDeferredWrites {
             if !awaitWrites(before: request, &batch, facts) { return .refused(failure(EAGAIN)) }
@@ -292,7 +294,9 @@ extension Ref where Pointee == EngineRecord {
         // The C library's threads, which do this there, block it.
         if result == failure(EPIPE) && mayDrop { CurrentThread().dropPending(SIGPIPE) }
         if !mayWait { return .completed(result) }
-        if result == failure(EAGAIN) { return postpone(&request, &batch, facts, done: 0) }
+        if result == failure(EAGAIN) || result == failure(EOPNOTSUPP) && isWrite && facts.isPipe {
+            return postpone(&request, &batch, facts, done: 0)
+        }
         if isWrite && result > 0 && result < request.length {
             return postpone(&request, &batch, facts, done: result)
         }

@@ -46,7 +46,8 @@ struct FileFacts {
     /// Two descriptions of such a file with equal flags do the same I/O.
     var isShareable: Bool { isRegular || isBlock || isPipe || isSocket }
 
-    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH.
+    /// Asks the kernel. -EBADF for a closed descriptor or one opened with O_PATH; another error for
+    /// a file that cannot be looked at, such as one on a file system that has failed.
     static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
         facts.flags = System.openFlags(descriptor)
         if facts.flags < 0 { return facts.flags }
@@ -54,7 +55,7 @@ struct FileFacts {
             facts.isWritable
             ? System.statusWithoutTimes(of: descriptor, into: &facts.status)
             : System.status(of: descriptor, into: &facts.status)
-        if result < 0 { return failure(EBADF) }
+        if result < 0 { return result }
         facts.kind = facts.kindFromStatus()
         return 0
     }

@@ -27,6 +27,7 @@ extension Ref where Pointee == EngineRecord {
             return runInline(request, &batch, facts, done: done)
         }
         guard let job = it.table.allocate() else {
+            if !it.table.isFull { return runInline(request, &batch, facts, done: done) }
             // What a stream has taken cannot be taken back: a short count.
             return done > 0 && facts.kind == .stream
                 ? .completed(done) : .refused(failure(EAGAIN))
@@ -203,10 +204,12 @@ extension Ref where Pointee == EngineRecord {
         if station.it.kind == .pool, let index = station.heldAlready(descriptor) {
             return index
         }
+        // The program may have lowered the limit since, and what is sent without room is lost.
+        let usedMax = station.it.kind == .pool ? Station.filesMax(.pool) : .max
         let claim = station.it.files.claim(
             device: mayShare && facts.isShareable ? facts.device : 0,
             inode: mayShare && facts.isShareable ? facts.inode : 0, flags: facts.flags,
-            number: descriptor)
+            number: descriptor, usedMax: usedMax)
         switch claim {
         case .full: return Job.none
         case .shared(let index):
@@ -298,7 +301,7 @@ extension Ref where Pointee == EngineRecord {
 
     /// Runs a request in its submitter, as the kernel runs buffered I/O, after those that it must
     /// come after. `done` bytes of it are transferred already.
-    private func runInline(
+    func runInline(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts, done: Int
     ) -> Outcome {
         let isStream = facts.kind == .stream

@@ -113,9 +113,11 @@ struct HeldFiles: ~Copyable {
         return index != Job.none && files[index].it.descriptor == descriptor ? index : nil
     }
 
-    /// Claims an index for the file with that identity, with one reference. `number` is its
-    /// descriptor in the program's table.
-    mutating func claim(device: UInt64, inode: UInt64, flags: Int, number: Int32) -> Claim {
+    /// Claims an index for the file with that identity, with one reference, unless `usedMax` of
+    /// them are used. `number` is its descriptor in the program's table.
+    mutating func claim(
+        device: UInt64, inode: UInt64, flags: Int, number: Int32, usedMax: UInt32 = .max
+    ) -> Claim {
         lock.lock()
         defer { lock.unlock() }
         if inode != 0, used >= capacity / 2,
@@ -124,7 +126,9 @@ struct HeldFiles: ~Copyable {
             files[index].it.references &+= 1
             return .shared(index)
         }
-        if used >= capacity || (freeHead == Job.none && !growLocked()) { return .full }
+        if used >= min(capacity, usedMax) || (freeHead == Job.none && !growLocked()) {
+            return .full
+        }
         let index = freeHead
         freeHead = files[index].it.next
         used &+= 1

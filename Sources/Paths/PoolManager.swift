@@ -167,10 +167,14 @@ extension Ref where Pointee == Station {
                 settle(job, from: .running, result: totalResult(job, last: result))
                 continue
             }
-            _ = job.transition(from: .running, to: .queued)
-            it.pool.work.append(it.table, first: job, last: job, count: 1)
-            callWorkers(1)
+            giveToWorker(job)
         }
+    }
+
+    private func giveToWorker(_ job: JobRef) {
+        _ = job.transition(from: .running, to: .queued)
+        it.pool.work.append(it.table, first: job, last: job, count: 1)
+        callWorkers(1)
     }
 
     private func wantedEvents(_ job: JobRef) -> UInt32 {
@@ -248,6 +252,11 @@ extension Ref where Pointee == Station {
                 isWrite: isWrite, number, it.table.vectorsAddress(job),
                 Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
             if result == failure(EAGAIN) { return false }
+            // It may wait although its file is ready.
+            if result == failure(EOPNOTSUPP) && isWrite {
+                giveToWorker(job)
+                return true
+            }
             if isWrite && result > 0 && result < job.it.length {
                 it.table.advance(job, by: result)
                 continue

@@ -72,14 +72,17 @@ struct Station: ~Copyable {
         self.files = files
     }
 
-    static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
-        // Both a table of registered files and a descriptor table are bounded by RLIMIT_NOFILE. A
-        // pool has seven of its own in its table: /dev/null three times, two receivers, the epoll
-        // set, the bell; some more are to spare. The last slot of a ring is its tombstone's.
+    /// How many files a station can hold at the moment. Both a table of registered files and a
+    /// descriptor table are bounded by RLIMIT_NOFILE. A pool has seven of its own in its table:
+    /// /dev/null three times, two receivers, the epoll set, the bell; some more are to spare. The
+    /// last slot of a ring is its tombstone's.
+    static func filesMax(_ kind: Kind) -> UInt32 {
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
-        let room = kind == .pool ? open &- 24 : open &- 1
-        let capacity = UInt32(clamping: min(max(room, 4), 4096))
-        guard let files = HeldFiles(capacity: capacity),
+        return UInt32(clamping: min(open &- (kind == .pool ? 24 : 1), 4096))
+    }
+
+    static func make(_ kind: Kind, engine: Ref<EngineRecord>) -> Ref<Station>? {
+        guard let files = HeldFiles(capacity: max(filesMax(kind), 4)),
             let station = Memory.record(Station.self)
         else { return nil }
         unsafe station.pointer.initialize(

@@ -6,6 +6,8 @@ import JobTable
 
 enum StreamTransfer {
     /// The bytes moved, 0 at end of file, -EAGAIN when the file is not ready, or another error.
+    /// -EOPNOTSUPP for a write to a pipe that was opened by a path, which cannot be told not to
+    /// wait: it is ready when there is room for a page, and waits when that is not enough.
     static func attempt(
         isWrite: Bool, _ descriptor: Int32, _ vectors: UInt, _ count: Int, _ offset: Int64,
         _ rwFlags: Int32
@@ -13,10 +15,21 @@ enum StreamTransfer {
         let flags = rwFlags | Int32(IOCTX_RWF_NOWAIT)
         let result = transfer(isWrite, descriptor, vectors, count, offset, flags)
         if result != failure(EOPNOTSUPP) { return result }
-        // The file cannot be told not to wait, but it can be asked whether it would.
+        // The file cannot be told not to wait, unless it never does.
+        if System.fileFlags(descriptor) & Int(O_NONBLOCK) != 0 {
+            return transfer(isWrite, descriptor, vectors, count, offset, rwFlags)
+        }
+        // It can be asked whether it would.
+        if isWrite && isPipe(descriptor) { return result }
         let wanted = UInt32(isWrite ? POLLOUT : POLLIN)
         if System.readiness(of: descriptor, wanted) == 0 { return failure(EAGAIN) }
         return transfer(isWrite, descriptor, vectors, count, offset, rwFlags)
+    }
+
+    private static func isPipe(_ descriptor: Int32) -> Bool {
+        var status = stat()
+        return System.status(of: descriptor, into: &status) == 0
+            && FileType.of(status) == FileType.pipe
     }
 
     /// Some of these files have positions and some do not; the kernel's AIO ignores the offset

@@ -103,7 +103,7 @@ public enum PosixAIO {
         if refusal < 0 { return refusal }
         return enter { face in
             guard let list = face.list(notification, isAwaited: isAwaited) else {
-                return refuse()
+                return face.refuse(blocks, Int(count), failure(EAGAIN))
             }
             list.it.notifiesIndividually = individually
             let (refused, reason) = face.start(blocks, Int(count), list: list)

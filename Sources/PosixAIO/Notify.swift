@@ -37,13 +37,20 @@ struct NotifierThreads: ~Copyable {
     var begun: UInt32 = 0  // (n)
     /// Requests and lists that will need a thread when they are done.
     var expected: UInt32 = 0  // (n)
+    /// Errands that no thread has begun.
+    private var queued: UInt32 = 0  // (n)
     /// Changes when there is something to do.
     let bell = Atomic<UInt32>(0)
 
+    private static let capacity: UInt32 = 1 << 20
+
     init?() {
-        guard let reserve = Reserve<Errand>(capacity: 1 << 20) else { return nil }
+        guard let reserve = Reserve<Errand>(capacity: Self.capacity) else { return nil }
         errands = reserve
     }
+
+    /// No more can be expected: there would be no room for them when they are due.
+    var isFull: Bool { queued &+ expected >= Self.capacity }
 
     var isEmpty: Bool { head == Job.none }
 
@@ -60,6 +67,7 @@ struct NotifierThreads: ~Copyable {
             errands[tail].it.next = errand.it.index
         }
         tail = errand.it.index
+        queued &+= 1
         return true
     }
 
@@ -70,6 +78,7 @@ struct NotifierThreads: ~Copyable {
         if head == Job.none { tail = Job.none }
         errand.it.next = freeHead
         freeHead = errand.it.index
+        queued &-= 1
         return errand.it.notification
     }
 
@@ -91,10 +100,11 @@ extension Notification {
 
 extension Ref where Pointee == PosixFace {
     /// Announces a notification that a thread must do, so that there is one when it is due. In a
-    /// thread of the program. False when no thread can be had.
+    /// thread of the program. False when no thread can be had, or too many are waiting for one.
     func expectThread() -> Bool {
         it.notifier.lock.lock()
         defer { it.notifier.lock.unlock() }
+        if it.notifier.isFull { return false }
         it.notifier.expected &+= 1
         if it.notifier.waiting > 0 || startNotifierLocked() || it.notifier.running > 0 {
             return true

@@ -173,10 +173,7 @@ extension Ref where Pointee == PosixFace {
             var refused = 0
             var reason = 0
             for index in 0..<UInt(bitPattern: count) {
-                guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
-                    let block = BlockRef(address: pointer.it),
-                    block.it.opcode != Int32(IOCTX_LIO_NOP)
-                else { continue }
+                guard let block = block(at: index, of: blocks) else { continue }
                 // The jobs of a batch have one priority.
                 if block.it.priority != priority {
                     handOver(&batch)
@@ -192,6 +189,23 @@ extension Ref where Pointee == PosixFace {
             wakeSleepers()
             return (refused, reason)
         }
+    }
+
+    /// A request of a list; nil for one that is to be passed over.
+    private func block(at index: UInt, of blocks: UInt) -> BlockRef? {
+        guard let pointer = Ref<UInt>(address: blocks &+ index &* 8),
+            let block = BlockRef(address: pointer.it),
+            block.it.opcode != Int32(IOCTX_LIO_NOP)
+        else { return nil }
+        return block
+    }
+
+    /// Makes none of the requests of a list, each of which says why.
+    func refuse(_ blocks: UInt, _ count: Int, _ reason: Int) -> Int {
+        for index in 0..<UInt(bitPattern: count) {
+            if let block = block(at: index, of: blocks) { _ = refuse(block, reason) }
+        }
+        return reason
     }
 
     private func start(_ block: BlockRef, list: ListRef, _ batch: inout Batch) -> Int {

@@ -5,6 +5,9 @@
 
 #include <aio.h>
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -168,6 +171,52 @@ static void small_files_are_enough(void) {
     use_files(fd);
 }
 
+static void no_memory_for_more_requests_is_enough(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    io_context_t context = new_context(64);
+    char *buffer = aligned(BLOCK);
+    struct iocb request;
+    make_cold(fd);
+    set_limit(RLIMIT_DATA, 0);
+    for (int number = 0; number < 64; number++) {
+        io_prep_pread(&request, fd, buffer, BLOCK, (number * 7 % 64) * BLOCK);
+        must(run_one(context, &request), BLOCK);
+        must_that(has_pattern(buffer, 1, (uint64_t)(number * 7 % 64) * BLOCK, BLOCK), "wrong data");
+    }
+    io_prep_fsync(&request, fd);
+    must(run_one(context, &request), 0);
+    must(io_destroy(context), 0);
+}
+
+// As after the failure of a file system: the descriptor is good, and nothing is to be learnt of its file.
+static void a_file_that_cannot_be_looked_at_answers_itself(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK), closed = 1000;
+    io_context_t context = new_context(8);
+    char *buffer = aligned(BLOCK);
+    struct iocb request, *list = &request;
+    make_cold(fd);
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fstat, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    io_prep_pread(&request, fd, buffer, BLOCK, 0);
+    must(run_one(context, &request), BLOCK);
+    expect_that(has_pattern(buffer, 1, 0, BLOCK), "wrong data");
+    io_prep_pwrite(&request, fd, buffer, BLOCK, 64 * BLOCK);
+    expect(run_one(context, &request), BLOCK);
+    io_prep_fsync(&request, fd);
+    expect(run_one(context, &request), 0);
+    io_prep_pread(&request, closed, buffer, BLOCK, 0);
+    expect(io_submit(context, 1, &list), -EBADF);
+    must(io_destroy(context), 0);
+}
+
 static void locked_memory_stays_small(void) {
     int fd = patterned_file("file", 1, 64 * BLOCK);
     if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
@@ -263,6 +312,36 @@ static void address_space_is_left(void) {
 }
 
 // POSIX AIO's threads in the C library have SIGXFSZ blocked: the request fails, and the program lives.
+static void nothing(union sigval value) { (void)value; }
+
+// A program that finds its list refused asks each block what became of it.
+static void a_refused_list_is_told_in_its_blocks(void) {
+    int fd = patterned_file("file", 1, BLOCK);
+    struct aiocb block = {
+        .aio_fildes = fd, .aio_buf = "0123456789", .aio_nbytes = 10, .aio_lio_opcode = LIO_WRITE,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    struct aiocb *list[] = {&block};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = nothing};
+    must(aio_write(&block), 0);
+    while (aio_error(&block) == EINPROGRESS) sleep_ms(1);
+    expect(aio_return(&block), 10);
+    // Threads that were there for it end meanwhile.
+    sleep_ms(2000);
+    become_nobody();
+    set_limit(RLIMIT_NPROC, 0);
+    must(lio_listio(LIO_NOWAIT, list, 1, &event), -1);
+    expect(errno, EAGAIN);
+    expect(aio_error(&block), EAGAIN);
+}
+
+// As programs that lock themselves in do: new requests on files that are open still work.
+static void files_can_be_read_when_none_can_be_opened_any_more(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    use_files(fd);
+    set_limit(RLIMIT_NOFILE, 0);
+    use_files(fd);
+}
+
 static void aio_write_beyond_the_file_size_limit_fails(void) {
     int fd = patterned_file("file", 1, BLOCK);
     char *buffer = aligned(BLOCK);
@@ -354,6 +433,8 @@ static const struct test_case cases[] = {
     CASE(no_thread_can_be_started),
     CASE(little_memory_is_enough),
     CASE(small_files_are_enough),
+    CASE(no_memory_for_more_requests_is_enough),
+    CASE(a_file_that_cannot_be_looked_at_answers_itself),
     CASE(locked_memory_stays_small),
     CASE(no_memory_may_be_locked),
     CASE(all_memory_to_come_may_be_locked),
@@ -361,6 +442,8 @@ static const struct test_case cases[] = {
     CASE(user_can_change_with_requests_in_flight),
     SLOW_CASE(last_threads_are_enough, 40),
     CASE(address_space_is_left),
+    CASE(a_refused_list_is_told_in_its_blocks),
+    CASE(files_can_be_read_when_none_can_be_opened_any_more),
     CASE(aio_write_beyond_the_file_size_limit_fails),
     LAYER_CASE(requests_go_on_when_the_room_for_vectors_is_taken, 40,
         "on the kernel io_submit itself waits for the pipe"),

@@ -259,6 +259,69 @@ static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
     expect(aio_return(&block), BIG);
 }
 
+// ---- Pipes that were opened by a path -------------------------------------------------------
+
+// They cannot be told not to wait (RWF_NOWAIT), and are ready for a write when a page has room.
+static int fifo(const char *name, int *reader) {
+    const char *path = temp_path(name);
+    must(mkfifo(path, 0600), 0);
+    *reader = open(path, O_RDONLY | O_NONBLOCK);
+    int writer = open(path, O_WRONLY);
+    must_that(*reader >= 0 && writer >= 0, "the fifo cannot be opened: errno %d", errno);
+    must(fcntl(*reader, F_SETFL, 0), 0);
+    return writer;
+}
+
+static void a_fifo_with_too_little_room_keeps_nobody_waiting(void) {
+    int reader, writer = fifo("fifo", &reader), pipes[2];
+    char *data = calloc(1, BIG), buffer[16];
+    io_context_t of_fifo = new_context(8), of_pipe = new_context(8);
+    struct iocb write_request, read_request;
+    struct io_event event;
+    must(pipe(pipes), 0);
+    io_prep_pwrite(&write_request, writer, data, BIG, 0);
+    submit(of_fifo, &write_request);
+    io_prep_pread(&read_request, pipes[0], buffer, sizeof buffer, 0);
+    submit(of_pipe, &read_request);
+    // Room for a page, and no more.
+    read_all(reader, 4096);
+    sleep_ms(50);
+    must(write(pipes[1], "hello", 5), 5);
+    reap(of_pipe, 1, &event);
+    expect((long)event.res, 5);
+    read_all(reader, BIG - 4096);
+    reap(of_fifo, 1, &event);
+    expect((long)event.res, BIG);
+    io_destroy(of_fifo);
+    io_destroy(of_pipe);
+}
+
+static void aio_write_to_a_fifo_with_too_little_room_returns(void) {
+    int reader, writer = fifo("posix-fifo", &reader);
+    struct aiocb block = {
+        .aio_fildes = writer, .aio_buf = calloc(1, BIG), .aio_nbytes = BIG,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    const struct aiocb *list[] = {&block};
+    must(aio_write(&block), 0);
+    expect(aio_error(&block), EINPROGRESS);
+    read_all(reader, BIG);
+    while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
+    expect(aio_return(&block), BIG);
+}
+
+// Nobody has opened it for writing: the end of the file, which poll() does not report.
+static void a_fifo_without_writers_is_at_its_end(void) {
+    const char *path = temp_path("lone-fifo");
+    char byte;
+    struct iocb request;
+    must(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    io_context_t context = new_context(8);
+    io_prep_pread(&request, reader, &byte, 1, 0);
+    expect(run_one(context, &request), 0);
+    io_destroy(context);
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         LAYER_CASE(a_read_of_a_socket_with_an_error_queue_waits_asleep, 20, WAITS),
@@ -269,6 +332,9 @@ int main(int argc, char **argv) {
         LAYER_CASE(a_terminal_that_nobody_reads_keeps_nobody_waiting, 20, WAITS),
         LAYER_CASE(a_child_forked_amid_io_destroy_returns_from_it, 20, WAITS),
         CASE(aio_write_to_a_terminal_that_nobody_reads_returns),
+        LAYER_CASE(a_fifo_with_too_little_room_keeps_nobody_waiting, 20, WAITS),
+        CASE(aio_write_to_a_fifo_with_too_little_room_returns),
+        CASE(a_fifo_without_writers_is_at_its_end),
     };
     return RUN_CASES(argc, argv, cases);
 }
