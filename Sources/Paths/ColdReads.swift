@@ -251,9 +251,9 @@ private struct ColdRead {
     /// Sleeps until the last byte is in memory. False when the descriptor does not lead to the file
     /// any longer, or the byte is not to be had.
     func awaitDisk() -> Bool {
-        var facts = FileFacts()
-        if FileFacts.of(descriptor, &facts) < 0 || facts.device != device || facts.inode != inode
-            || facts.kind != .cached
+        var status = stat()
+        if System.status(of: descriptor, into: &status) < 0 || UInt64(status.st_dev) != device
+            || UInt64(status.st_ino) != inode
         {
             return false
         }

@@ -17,7 +17,8 @@ extension Ref where Pointee == Station {
         switch it.kind {
         case .uring:
             if CurrentThread().station != address {
-                if !it.files[index].it.isMoved && isReachable() {
+                // A caller of io_getevents, who has just seen that the ring is reachable.
+                if !it.files[index].it.isMoved {
                     _ = it.uring.parking.fillSlot(index, file: -1)
                     return it.files.recycle(index)
                 }
