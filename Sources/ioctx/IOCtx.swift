@@ -26,6 +26,7 @@ struct IOCtx: ParsableCommand {
 
     static func main() {
         do {
+            try StandardDescriptors.reserve()
             try refuseUnknownHelp()
             var command = try parseAsRoot()
             try command.run()

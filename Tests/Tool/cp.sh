@@ -84,6 +84,21 @@ quiet_without_terminal() {
     if grep -q $'[\r\e]' err; then fail "a progress bar went to a file"; fi
 }
 
+# Nothing of the tool's may be at their numbers, where it writes its messages.
+closed_descriptors() {
+    local status=0
+    head -c 1M /dev/urandom >source
+    copy source copy <&- >&- 2>err || status=$?
+    expect_equal "status without stdout" 1 "$status"
+    grep -q 'cannot write the output' err || fail "no word about stdout: $(<err)"
+    cmp source copy
+    copy source copy2 >&- 2>&- || true
+    cmp source copy2
+    copy --quiet source copy3 <&- >&- 2>&-
+    cmp source copy3
+    if copy --quiet source /dev/stdout >&- 2>err; then fail "a copy went to a closed stdout"; fi
+}
+
 refused() {
     local status=0
     copy "$@" >out 2>err || status=$?
@@ -122,6 +137,7 @@ try cp_sparse sparse
 try cp_from_dev_zero from_zero
 try cp_over_a_longer_file overwrites
 try cp_is_quiet_without_a_terminal quiet_without_terminal
+try cp_with_closed_descriptors closed_descriptors
 try cp_refuses_what_it_cannot_read missing_source
 try cp_on_a_full_disk_leaves_nothing full_disk
 finish

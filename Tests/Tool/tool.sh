@@ -45,6 +45,13 @@ environment() {
     fi
 }
 
+# Those that are closed stay closed.
+descriptors() {
+    # shellcheck disable=SC2016  # for the inner shell
+    expect_equal "open descriptors" 1 "$("$tool" run -- bash -c \
+        'for n in 0 1 2; do if [[ -e /dev/fd/$n ]]; then echo $n; fi; done' <&- 2>&-)"
+}
+
 # What README.md says of installing: a copy of bin and lib, and a link to the tool.
 works_elsewhere() {
     mkdir copy
@@ -350,6 +357,7 @@ probe_under_seccomp() {
 try run_exit_statuses exit_statuses
 try run_passes_arguments_through arguments_pass_through
 try run_sets_the_environment environment
+try run_leaves_descriptors_closed descriptors
 try run_works_where_it_is_copied_to works_elsewhere
 try run_intercepts_by_seccomp intercepts
 try run_seccomp_limits kills_what_it_cannot_serve
