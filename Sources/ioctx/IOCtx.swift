@@ -28,7 +28,7 @@ struct IOCtx: ParsableCommand {
         do {
             try StandardDescriptors.reserve()
             try refuseUnknownHelp()
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(RawArguments.text)
             try command.run()
         } catch {
             end(error)
@@ -41,7 +41,7 @@ struct IOCtx: ParsableCommand {
 
     /// The parser answers for the help of what it does not know with the help of everything.
     private static func refuseUnknownHelp() throws(Failure) {
-        let words = CommandLine.arguments.dropFirst().prefix(2)
+        let words = RawArguments.text.prefix(2)
         guard words.first == "help", let name = words.last, !name.hasPrefix("-") else { return }
         if name != "help" && !names.contains(name) {
             throw Failure(unknown(name), status: ExitCode.validationFailure.rawValue)
@@ -54,7 +54,7 @@ struct IOCtx: ParsableCommand {
 
     /// Help and version leave by the library's way; everything else is one line and a status.
     private static func end(_ error: any Error) -> Never {
-        let typed = CommandLine.arguments.dropFirst().first { !$0.hasPrefix("-") }
+        let typed = RawArguments.text.first { !$0.hasPrefix("-") }
         let name = typed.flatMap { names.contains($0) ? "ioctx \($0)" : nil } ?? "ioctx"
         if let failure = error as? Failure {
             Failure.report("\(name): \(failure.message)")

@@ -8,8 +8,8 @@ struct Installation {
 
     /// With the library that is named, or the one of that name beside this tool.
     init(library named: String?, or standard: String = "libaio.so.1") throws(Failure) {
-        guard let tool = Path("/proc/self/exe").resolved() else {
-            throw Failure("cannot find this tool without /proc")
+        guard let tool = Self.findTool() else {
+            throw Failure("cannot find this tool without /proc: start it by its path")
         }
         let wanted = named ?? "\(tool.folder)../lib/\(standard)"
         guard let found = Path(wanted).resolved() else {
@@ -19,6 +19,12 @@ struct Installation {
         }
         self.tool = tool
         library = found
+    }
+
+    /// The file of this tool; without /proc, the one that the shell found by its name.
+    static func findTool() -> Path? {
+        Path("/proc/self/exe").resolved()
+            ?? RawArguments.name.flatMap { try? ProgramSearch.find($0).resolved() }
     }
 
     /// Where test files go, on a disk at best.

@@ -1,22 +1,40 @@
 // The command line as bytes. Swift repairs arguments that are not UTF-8, which would make a
-// file name or a program's argument a different one.
+// file name or a program's argument a different one; and it reads them from /proc, and finds none
+// where that is missing.
 
 import Glibc
 
 enum RawArguments {
+    typealias List = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+
+    nonisolated(unsafe) private static var count: CInt = 0
+    nonisolated(unsafe) private static var list: List?
+
+    /// The C library hands its functions of this section what it hands main, and before that.
+    @section(".init_array") @used
+    private static let note: @convention(c) (CInt, List?) -> Void = { count, list in
+        RawArguments.count = count
+        RawArguments.list = list
+    }
+
+    private static var all: [UnsafeMutablePointer<CChar>] {
+        (0..<Int(count)).compactMap { list?[$0] }
+    }
+
+    /// As the parser wants them: repaired, and without the tool's own name.
+    static var text: [String] { all.dropFirst().map { String(cString: $0) } }
+
+    /// What the tool was started as; nil for who names it nothing.
+    static var name: Path? { all.first.map { Path(cString: $0) } }
+
     /// The last `count` arguments, ended by nil as execve wants them.
     static func last(_ count: Int) -> [UnsafeMutablePointer<CChar>?] {
-        let first = Int(CommandLine.argc) - count
-        return (first..<Int(CommandLine.argc)).map { CommandLine.unsafeArgv[$0] } + [nil]
+        all.suffix(count) + [nil]
     }
 
     /// The bytes that the parser's `argument` came from.
     static func path(_ argument: String) -> Path {
-        for index in 1..<Int(CommandLine.argc) {
-            if let raw = CommandLine.unsafeArgv[index], String(cString: raw) == argument {
-                return Path(cString: raw)
-            }
-        }
-        return Path(argument)
+        let raw = all.dropFirst().first { String(cString: $0) == argument }
+        return raw.map { Path(cString: $0) } ?? Path(argument)
     }
 }

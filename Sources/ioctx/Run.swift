@@ -122,7 +122,7 @@ struct Run: ParsableCommand {
         let wanted: Path
         if let named = getenv("IOCTX_LIBRARY"), named.pointee != 0 {
             wanted = Path(cString: named)
-        } else if let tool = Path("/proc/self/exe").resolved() {
+        } else if let tool = Installation.findTool() {
             wanted = Path(bytes: tool.folder.bytes + Array("../lib/libioctx.so".utf8))
         } else {
             throw failure("cannot find libioctx.so without /proc: set IOCTX_LIBRARY to its path")

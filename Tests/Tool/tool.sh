@@ -52,6 +52,24 @@ descriptors() {
         'for n in 0 1 2; do if [[ -e /dev/fd/$n ]]; then echo $n; fi; done' <&- 2>&-)"
 }
 
+# As in a chroot(2), the arguments and the library are found all the same.
+without_proc() {
+    ((EUID == 0)) || skip "hiding /proc needs root"
+    hidden() {
+        # shellcheck disable=SC2016  # for the inner shell
+        status "$1" unshare -m sh -c 'umount -l /proc && exec "$@"' sh "${@:2}"
+    }
+    unshare -m umount -l /proc 2>/dev/null || skip "/proc cannot be hidden here"
+    hidden 7 "$tool" run -- sh -c 'printenv LD_PRELOAD; exit 7'
+    expect_equal LD_PRELOAD "$preloaded" "$(<out)"
+    PATH=$dist/bin:$PATH hidden 0 ioctx run -- printenv LD_PRELOAD
+    expect_equal LD_PRELOAD "$preloaded" "$(<out)"
+    hidden 64 "$tool" no-such-subcommand
+    head -c 100000 /dev/urandom >source
+    hidden 0 "$tool" cp --verify source copy
+    cmp source copy
+}
+
 # What README.md says of installing: a copy of bin and lib, and a link to the tool.
 works_elsewhere() {
     mkdir copy
@@ -359,6 +377,7 @@ try run_passes_arguments_through arguments_pass_through
 try run_sets_the_environment environment
 try run_leaves_descriptors_closed descriptors
 try run_works_where_it_is_copied_to works_elsewhere
+try tool_without_proc without_proc
 try run_intercepts_by_seccomp intercepts
 try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
