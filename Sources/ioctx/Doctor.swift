@@ -114,10 +114,10 @@ struct DoctorReport: Encodable {
         program = path.description
         do {
             let image = try ProgramFile.check(path)
-            inspect(ProgramFile.libraries(of: image))
+            inspect(ProgramFile.libraries(of: image).map { ($0, ObjectFile($0)) })
             judgeProgram(runs: image, as: path)
         } catch {
-            inspect([path])
+            inspect([(path, ObjectFile(path))])
             if error.isLibrary {
                 judgeLibrary()
                 return
@@ -135,49 +135,57 @@ struct DoctorReport: Encodable {
         let image = Path("/proc/\(pid)/exe")
         // Its file may have been removed since, or be another's in our view of the file system.
         program = (image.resolved() ?? image).description
-        var files: [Path] = []
+        var files: [File] = []
         var rings = 0
         for mapping in mappings {
+            let name = mapping.name
             // The kernel's name for the mapping of a context.
-            if mapping.name.hasPrefix("/[aio]") { rings += 1 }
-            if mapping.isExecutable, mapping.name.hasPrefix("/"),
-                !files.contains(where: { $0.description == mapping.name })
+            if name.description.hasPrefix("/[aio]") { rings += 1 }
+            if mapping.isExecutable, name.bytes.first == UInt8(ascii: "/"),
+                !files.contains(where: { $0.name.bytes == name.bytes })
             {
-                files.append(Path(mapping.name))
+                files.append((name, mapping.object()))
             }
         }
-        let layer = files.first { ObjectFile($0)?.isLayer == true && !Self.isSeccomp($0) }
-        inspect(files.filter { $0.bytes != layer?.bytes && !Self.isSeccomp($0) })
+        let layer = files.first { $0.object?.isLayer == true && !Self.isSeccomp($0) }
+        inspect(files.filter { $0.name.bytes != layer?.name.bytes && !Self.isSeccomp($0) })
         let environment = ProcessFile.environment(of: pid)
         process = Process(
-            pid: pid, library: layer?.description,
+            pid: pid, library: layer?.name.description,
             interceptsInstruction: files.contains(where: Self.isSeccomp),
             engine: environment["IOCTX_ENGINE"], kernelRings: rings)
-        judgeProcess()
+        let unread = files.first { $0.object == nil && Self.isNamed($0, Self.layers) }
+        judgeProcess(unread: unread?.name)
     }
 
-    private static func isSeccomp(_ path: Path) -> Bool {
-        path.lastComponent.description == "libioctx-seccomp.so"
+    private static func isSeccomp(_ file: File) -> Bool {
+        isNamed(file, ["libioctx-seccomp.so"])
+    }
+
+    private static func isNamed(_ file: File, _ beginnings: [String]) -> Bool {
+        let name = file.name.lastComponent.description
+        return beginnings.contains { name.hasPrefix($0) }
     }
 
     // MARK: Looking
 
-    /// Libraries that bring AIO to others do not use it themselves.
-    private static let providers = [
-        "libaio.so", "libioctx", "libposixaio.so", "libc.so", "ld-linux", "librt.so",
-        "libpthread.so",
-    ]
+    /// What is looked at, and what was seen in it.
+    private typealias File = (name: Path, object: ObjectFile?)
 
-    private mutating func inspect(_ files: [Path]) {
-        for file in files {
-            let name = file.lastComponent.description
-            if Self.providers.contains(where: { name.hasPrefix($0) }) { continue }
-            guard let object = ObjectFile(file), object.usesAIO || !object.posix.isEmpty else {
+    /// What the layer's libraries are called, and others that they stand for.
+    private static let layers = ["libaio.so", "libioctx", "libposixaio.so"]
+
+    /// Libraries that bring AIO to others do not use it themselves.
+    private static let providers = layers + ["libc.so", "ld-linux", "librt.so", "libpthread.so"]
+
+    private mutating func inspect(_ files: [File]) {
+        for file in files where !Self.isNamed(file, Self.providers) {
+            guard let object = file.object, object.usesAIO || !object.posix.isEmpty else {
                 continue
             }
             objects.append(
                 Object(
-                    path: file.description, libaio: object.libaio, posixAio: object.posix,
+                    path: file.name.description, libaio: object.libaio, posixAio: object.posix,
                     importsSyscall: object.importsSyscall, syscallNumbers: object.handedNumbers,
                     instructionNumbers: object.instructionNumbers))
             if !object.libaio.isEmpty { needs = max(needs, .libaio) }
@@ -215,7 +223,8 @@ struct DoctorReport: Encodable {
             : "ioctx run \(intercept)-- a program that loads it"
     }
 
-    private mutating func judgeProcess() {
+    /// `unread` is what could not be looked at, and may be the layer.
+    private mutating func judgeProcess(unread: Path?) {
         guard let process else { return }
         if objects.isEmpty {
             isServed = process.library != nil || process.kernelRings == 0
@@ -232,6 +241,9 @@ struct DoctorReport: Encodable {
         } else if process.library != nil {
             verdict = "is served in part: its calls by the instruction go to the kernel"
             advice = "start it with: ioctx run --intercept seccomp"
+        } else if let unread {
+            verdict = "cannot be told: '\(unread)' may be the layer, and cannot be read"
+            advice = "run this as root"
         } else {
             verdict = "is not served: its calls go to the kernel"
             advice =

@@ -43,7 +43,7 @@ struct ProcessCounters {
     private static func findBlock(in memory: Int32, _ mappings: [Mapping]) -> UInt? {
         mappings.first { mapping in
             var magic: UInt64 = 0
-            return mapping.name == "/memfd:\(IOCTX_COUNTERS_NAME) (deleted)"
+            return mapping.name.description == "/memfd:\(IOCTX_COUNTERS_NAME) (deleted)"
                 && fill(&magic, from: memory, at: mapping.start)
                 && magic == UInt64(IOCTX_COUNTERS_MAGIC)
         }?.start
@@ -134,9 +134,7 @@ struct ProcessCounters {
 
     private static func blockMissing(_ pid: pid_t, _ mappings: [Mapping]) -> Failure {
         let hasLayer = mappings.contains {
-            // By the process's own root, which may be a container's.
-            $0.isExecutable && $0.name.hasPrefix("/")
-                && ObjectFile(Path("/proc/\(pid)/root\($0.name)"))?.isLayer == true
+            $0.isExecutable && $0.object()?.isLayer == true
         }
         return Failure(
             hasLayer

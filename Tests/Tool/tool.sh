@@ -228,6 +228,45 @@ diagnoses_processes() {
     grep -q -- '--intercept seccomp' err || fail "no warning: $(<err)"
 }
 
+# The library may be gone, be another by now, or be where only the process sees it; and its name may
+# be of two lines.
+diagnoses_replaced_libraries() {
+    local library=$PWD/$'two\nlines/libioctx.so' how as user
+
+    ((EUID == 0)) || skip "only root can look at a file that has no name"
+    unshare -m true 2>/dev/null || skip "no mount namespace can be made here"
+    make_programs
+    mkdir "$(dirname "$library")"
+    cp "$tool" ioctx.copy
+    # For nobody, whose look is by the name.
+    chmod -R go+rX "$work"
+    for as in '' 'setpriv --reuid=65534 --clear-groups'; do
+        read -r -a user <<<"$as"
+        for how in as_it_was removed replaced elsewhere; do
+            cp "$preloaded" "$library"
+            # shellcheck disable=SC2016  # for the inner shell
+            start_sleeper unshare -m sh -c 'if [ $0 = elsewhere ]; then
+                mount -t tmpfs ioctx-test "${1%/*}" && chmod go+rx "${1%/*}" && cp "$2" "$1" || exit
+                fi; LD_PRELOAD=$1; export LD_PRELOAD; shift 2; exec "$@"' \
+                "$how" "$library" "$preloaded" "${user[@]}" ./libaio
+            case $how in
+            removed | elsewhere) rm "$library" ;;
+            replaced)
+                cp "$preloaded" new
+                mv new "$library"
+                ;;
+            esac
+            if [[ $how == removed && -n $as ]]; then
+                status 1 "${user[@]}" ./ioctx.copy doctor "$sleeper"
+                grep -q 'cannot be told' out || fail "not said to be unknown: $(<out)"
+            else
+                status 0 "${user[@]}" ./ioctx.copy doctor "$sleeper"
+            fi
+            end_sleeper
+        done
+    done
+}
+
 # expect_running STATUS COMMAND...: what the doctor answers for the process.
 expect_running() {
     local wanted=$1 pid
@@ -385,6 +424,7 @@ try run_refuses_what_it_cannot_preload refusals
 try doctor_diagnoses_programs diagnoses_programs
 try doctor_diagnoses_libraries diagnoses_libraries
 try doctor_diagnoses_processes diagnoses_processes
+try doctor_diagnoses_replaced_libraries diagnoses_replaced_libraries
 try limits_of_a_process counts
 try limits_refuses_others refuses_to_count
 try limits_without_a_process limits_alone
