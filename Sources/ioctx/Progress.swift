@@ -55,7 +55,8 @@ final class Progress {
         drawnNs = now
         isDrawn = true
         // Back to the start of the line, and the rest of the old line away.
-        _ = Output.writeAll("\r\(line(done))\u{1b}[K", to: STDERR_FILENO)
+        let line = Self.fitting(lines(done), columns: Self.columns)
+        _ = Output.writeAll("\r\(line)\u{1b}[K", to: STDERR_FILENO)
     }
 
     func clear() {
@@ -64,11 +65,25 @@ final class Progress {
         _ = Output.writeAll("\r\u{1b}[K", to: STDERR_FILENO)
     }
 
-    private func line(_ done: Int) -> String {
+    /// The first that leaves the last column free, where some terminals go on to the next line.
+    static func fitting(_ lines: [String], columns: Int) -> String {
+        lines.first { $0.count < columns } ?? ""
+    }
+
+    /// Of the terminal, which may change its size; any number where it does not say.
+    private static var columns: Int {
+        var size = winsize()
+        let isKnown = ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        return isKnown ? Int(size.ws_col) : Int.max
+    }
+
+    /// What there is to say, and then with less and less of it.
+    private func lines(_ done: Int) -> [String] {
         let rate = Double(done) / max(seconds, 1e-3)
+        let amount = ByteCount.text(Double(done))
         let speed = "\(ByteCount.text(rate))/s"
         guard let total, total > 0 else {
-            return "\(label) \(ByteCount.text(Double(done))), \(speed)"
+            return ["\(label) \(amount), \(speed)", "\(amount), \(speed)", amount]
         }
         let share = min(Double(done) / Double(total), 1)
         let full = Int(share * Double(Self.barWidth))
@@ -77,11 +92,17 @@ final class Progress {
             + String(repeating: ".", count: Self.barWidth - full)
         let left = rate > 0 ? Int((Double(total - done) / rate).rounded(.up)) : 0
         let amounts =
-            unit == .bytes
-            ? " \(ByteCount.text(Double(done))) of \(ByteCount.text(Double(total))), \(speed)" : ""
+            unit == .bytes ? " \(amount) of \(ByteCount.text(Double(total))), \(speed)" : ""
         // Of nothing, nothing can be told.
         let rest = rate > 0 ? ", \(left / 60):\(left % 60 < 10 ? "0" : "")\(left % 60) left" : ""
-        return "\(label) [\(bar)] \(Int(share * 100))%\(amounts)\(rest)"
+        let percent = "\(Int(share * 100))%"
+        return [
+            "\(label) [\(bar)] \(percent)\(amounts)\(rest)",
+            "\(label) [\(bar)] \(percent)\(rest)",
+            "\(label) \(percent)\(rest)",
+            "\(label) \(percent)",
+            percent,
+        ]
     }
 
     private static func nowNs() -> Int {

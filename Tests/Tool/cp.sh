@@ -99,6 +99,22 @@ closed_descriptors() {
     if copy --quiet source /dev/stdout >&- 2>err; then fail "a copy went to a closed stdout"; fi
 }
 
+# The line must be shorter than the terminal is wide: a longer one stays, and each redraw adds one.
+narrow_terminal() {
+    need_commands script:bsdutils
+    local columns
+    for columns in 200 50 30 10; do
+        # shellcheck disable=SC2016  # for the inner shell
+        TERM=xterm WIDTH=$columns TOOL=$tool IOCTX_ENGINE=$engine script -qec 'stty cols $WIDTH
+            { printf 12345; sleep 0.5; printf 12345; } |
+                "$TOOL" cp --size 10 --block-size 5 /dev/stdin copy' drawn >/dev/null </dev/null
+        # What is drawn is between a return and the code that clears the rest of the line.
+        grep -o $'\r[^\r\e]*\e' drawn | tr -d $'\r\e' | grep . >lines || fail "no progress is drawn"
+        grep -q '50%' lines || fail "no share with $columns columns: $(<lines)"
+        ! grep -qE "^.{$columns}" lines || fail "wider than $columns columns: $(<lines)"
+    done
+}
+
 refused() {
     local status=0
     copy "$@" >out 2>err || status=$?
@@ -137,6 +153,7 @@ try cp_sparse sparse
 try cp_from_dev_zero from_zero
 try cp_over_a_longer_file overwrites
 try cp_is_quiet_without_a_terminal quiet_without_terminal
+try cp_in_a_narrow_terminal narrow_terminal
 try cp_with_closed_descriptors closed_descriptors
 try cp_refuses_what_it_cannot_read missing_source
 try cp_on_a_full_disk_leaves_nothing full_disk
