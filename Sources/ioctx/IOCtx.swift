@@ -52,7 +52,7 @@ struct IOCtx: ParsableCommand {
         "there is no subcommand '\(name)', only \(names.joined(separator: ", "))"
     }
 
-    /// Help and version leave by the library's way; everything else is one line and a status.
+    /// Help and version are written to stdout; everything else is one line and a status.
     private static func end(_ error: any Error) -> Never {
         let typed = RawArguments.text.first { !$0.hasPrefix("-") }
         let name = typed.flatMap { names.contains($0) ? "ioctx \($0)" : nil } ?? "ioctx"
@@ -63,16 +63,22 @@ struct IOCtx: ParsableCommand {
         if let status = error as? ExitCode {
             Glibc.exit(status.rawValue)
         }
+        // A wrapper's own failures must be told from the program's, so `run` has a status of
+        // its own for them, as stdbuf, env and timeout do.
+        let ownFailure = name == "ioctx run" ? Run.ExitStatus.ownFailure : nil
         if exitCode(for: error).isSuccess {
-            exit(withError: error)
+            do {
+                try Output.write(fullMessage(for: error) + "\n")
+                Glibc.exit(EXIT_SUCCESS)
+            } catch {
+                Failure.report("\(name): \(error.message)")
+                Glibc.exit(ownFailure ?? error.status)
+            }
         }
         let lines = message(for: error).split(whereSeparator: \.isNewline)
         var text = lines.map { $0.trimmingPrefix(while: \.isWhitespace) }.joined(separator: " ")
         if name == "ioctx", let typed, typed != "help" { text = unknown(typed) }
         Failure.report("\(name): \(text) (see '\(name) --help')")
-        // A wrapper's own failures must be told from the program's, so `run` has a status of
-        // its own for them, as stdbuf, env and timeout do.
-        let status = name == "ioctx run" ? Run.ExitStatus.ownFailure : exitCode(for: error).rawValue
-        Glibc.exit(status)
+        Glibc.exit(ownFailure ?? exitCode(for: error).rawValue)
     }
 }

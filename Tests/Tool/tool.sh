@@ -394,6 +394,23 @@ helps() {
     status 64 "$tool" no-such-subcommand
 }
 
+# Whatever the tool prints, it notices that it cannot.
+unwritable_stdout() {
+    local arguments given wanted got
+    for arguments in --help --version 'help cp' 'run --help' '--generate-completion-script bash' probe \
+        limits 'doctor true'; do
+        read -r -a given <<<"$arguments"
+        wanted=1 got=0
+        if [[ $arguments == run* ]]; then wanted=125; fi
+        "$tool" "${given[@]}" >/dev/full 2>err || got=$?
+        expect_equal "status of $arguments on a full disk" "$wanted" "$got"
+        expect_equal "lines" 1 "$(grep -c 'cannot write the output' err)"
+        got=0
+        "$tool" "${given[@]}" >&- 2>err || got=$?
+        ((got > 0)) || fail "$arguments without stdout succeeds"
+    done
+}
+
 probe() {
     status 0 "$tool" probe
     [[ -s out ]]
@@ -429,6 +446,7 @@ try limits_of_a_process counts
 try limits_refuses_others refuses_to_count
 try limits_without_a_process limits_alone
 try tool_help_version_completions helps
+try tool_with_unwritable_stdout unwritable_stdout
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp
 finish
