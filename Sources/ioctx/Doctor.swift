@@ -272,7 +272,7 @@ struct DoctorReport: Encodable {
         rows.append(("verdict", verdict))
         rows.append(("do", advice))
         let columns = Columns(.left(rows.map(\.0.count).max() ?? 0))
-        return rows.map { name, value in columns.line([name, value]) }.joined()
+        return rows.map { name, value in columns.line([name, value.onOneLine]) }.joined()
     }
 
     private func add(_ rows: inout [(String, String)], _ name: String, _ list: [String]) {

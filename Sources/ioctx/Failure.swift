@@ -44,7 +44,18 @@ struct Failure: Error {
 
     /// Nothing can be done about a stderr that takes no bytes, so its result is dropped.
     static func report(_ line: String) {
-        _ = Output.writeAll(line + "\n", to: STDERR_FILENO)
+        _ = Output.writeAll(line.onOneLine + "\n", to: STDERR_FILENO)
+    }
+}
+
+extension String {
+    /// With control characters, which names may have, as escapes that a reader sees and a terminal
+    /// does not obey.
+    var onOneLine: String {
+        unicodeScalars.map { scalar in
+            scalar.properties.generalCategory == .control
+                ? scalar.escaped(asASCII: true) : String(scalar)
+        }.joined()
     }
 }
 

@@ -411,6 +411,19 @@ unwritable_stdout() {
     done
 }
 
+# One line, and nothing that a terminal obeys, whatever a name is.
+strange_names() {
+    local name=$'two\nlines\e[1m'
+
+    status 1 "$tool" cp "$name" copy
+    expect_equal "cp" 'two\nlines\u{1B}[1m' "$(sed "s/^[^']*'//; s/'.*//" err)"
+    status 127 "$tool" run -- "$name"
+    expect_equal "run" 'two\nlines\u{1B}[1m' "$(sed "s/^[^']*'//; s/'.*//" err)"
+    cp "$(type -P true)" "$name"
+    status 0 "$tool" doctor "./$name"
+    expect_equal "doctor" './two\nlines\u{1B}[1m' "$(awk '/^program/ { print $2 }' out)"
+}
+
 probe() {
     status 0 "$tool" probe
     [[ -s out ]]
@@ -447,6 +460,7 @@ try limits_refuses_others refuses_to_count
 try limits_without_a_process limits_alone
 try tool_help_version_completions helps
 try tool_with_unwritable_stdout unwritable_stdout
+try tool_shows_strange_names strange_names
 try tool_probe probe
 try tool_probe_under_seccomp probe_under_seccomp
 finish
