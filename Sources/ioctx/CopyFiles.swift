@@ -49,13 +49,21 @@ struct OpenFile {
         }
         let end = lseek(descriptor, 0, SEEK_END)
         isPositioned = lseek(descriptor, 0, SEEK_CUR) >= 0
-        // A regular file without length may be one of /proc, which have contents all the same.
-        let hasLength = kind == .blockDevice || kind == .regular && end > 0
+        // A regular file without length may be one of /proc, which have contents all the same;
+        // those of /sys have a length that their contents do not reach.
+        let hasLength =
+            kind == .blockDevice || kind == .regular && end > 0 && !Self.endsBefore(end, descriptor)
         length = hasLength ? end : nil
         isDirect = direct && (kind == .regular || kind == .blockDevice)
         directDescriptor =
             isDirect
             ? try Self.open(path, name, flags & ~(O_CREAT | O_EXCL) | Self.directFlag, 0) : -1
+    }
+
+    /// Whether the last byte of so many is none; false where it cannot be read.
+    private static func endsBefore(_ end: Int, _ descriptor: Int32) -> Bool {
+        var last: UInt8 = 0
+        return pread(descriptor, &last, 1, end - 1) == 0
     }
 
     /// The descriptor that takes a request of this shape.

@@ -72,6 +72,15 @@ from_zero() {
     head -c 12345 /dev/zero | cmp - copy
 }
 
+# Their lengths are 0 and 4096, whatever is in them.
+from_proc_and_sys() {
+    local source=/sys/kernel/mm/transparent_hugepage/enabled
+    same /proc/version copy
+    [[ -r $source ]] || skip "there is no $source here"
+    same "$source" copy2 --verify
+    same "$source" copy3 --block-size 10
+}
+
 overwrites() {
     head -c 5M /dev/urandom >source
     head -c 9M /dev/urandom >copy
@@ -151,6 +160,7 @@ try cp_odd_sizes odd_sizes
 try cp_direct_odd_sizes direct_odd_sizes
 try cp_sparse sparse
 try cp_from_dev_zero from_zero
+try cp_from_proc_and_sys from_proc_and_sys
 try cp_over_a_longer_file overwrites
 try cp_is_quiet_without_a_terminal quiet_without_terminal
 try cp_in_a_narrow_terminal narrow_terminal
