@@ -122,8 +122,10 @@ struct DoctorReport: Encodable {
                 judgeLibrary()
                 return
             }
-            // What cannot be preloaded may not need it.
-            isServed = needs == .none && objects.allSatisfy { $0.posixAio.isEmpty }
+            // What cannot be preloaded may not need it, if it runs at all.
+            isServed =
+                error.isExecutable && needs == .none
+                && objects.allSatisfy { $0.posixAio.isEmpty }
             verdict = isServed ? "no AIO calls can be seen" : "cannot be served: \(error.reason)"
             advice = isServed ? "nothing needs doing" : "ioctx run refuses it for the same reason"
         }

@@ -9,6 +9,7 @@ struct ProgramFile {
     /// Why a program cannot run on the layer.
     struct Refusal: Error {
         let reason: String
+        /// Whether the kernel would run it.
         let isExecutable: Bool
         var isLibrary = false
     }
@@ -145,7 +146,9 @@ private struct ProgramContents {
     func loaderName() throws(ProgramFile.Refusal) -> Path? {
         guard let reader = ELFReader(file) else { return nil }
         guard let segments = reader.segments() else {
-            throw refusal("has its program headers beyond its end; is it damaged?")
+            throw ProgramFile.Refusal(
+                reason: "'\(path)' has its program headers beyond its end; is it damaged?",
+                isExecutable: false)
         }
         return segments.first { $0.type == ELFReader.namesLoader }.map {
             Path(bytes: $0.contents.string(at: 0))

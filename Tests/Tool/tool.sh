@@ -189,6 +189,23 @@ diagnoses_programs() {
     grep -q static out || fail "the reason is not given: $(<out)"
 }
 
+# What cannot run needs something else than the layer, and run and doctor say what.
+diagnoses_what_cannot_run() {
+    local program words
+
+    make_programs
+    head -c 100 none >damaged
+    printf '#!/no/such/interpreter\n' >script
+    chmod +x damaged script
+    for program in damaged:'is it damaged' script:'/no/such/interpreter.*cannot be run'; do
+        words=${program#*:} program=${program%%:*}
+        status 126 "$tool" run -- "./$program"
+        grep -q "$words" err || fail "run does not give the reason: $(<err)"
+        status 1 "$tool" doctor "./$program"
+        grep -q "cannot be served.*$words" out || fail "doctor does not give the reason: $(<out)"
+    done
+}
+
 # A shared library is no program, and need not be executable; a program may be linked like one.
 diagnoses_libraries() {
     make_programs
@@ -452,6 +469,7 @@ try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
 try doctor_diagnoses_programs diagnoses_programs
+try doctor_diagnoses_what_cannot_run diagnoses_what_cannot_run
 try doctor_diagnoses_libraries diagnoses_libraries
 try doctor_diagnoses_processes diagnoses_processes
 try doctor_diagnoses_replaced_libraries diagnoses_replaced_libraries
