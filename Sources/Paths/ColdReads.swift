@@ -91,7 +91,8 @@ extension Ref where Pointee == EngineRecord {
 extension Ref where Pointee == Station {
     // MARK: The disk's start
 
-    /// Starts the disk for the first cold reads, and with `mustWake` wakes the daemon for them.
+    /// Starts the disk for the first cold reads, those that are left to whoever waits or else those
+    /// that are the daemon's, and with `mustWake` wakes the daemon for them.
     @inline(never)
     func startReads(_ amount: EarlyStart, mustWake: Bool) {
         if !System.isFiltered {
@@ -109,18 +110,22 @@ extension Ref where Pointee == Station {
         var reads = InlineArray<32, ColdRead>(repeating: ColdRead())
         var count = 0
         var oldest: ColdRead?
+        var bytes = 0
+        func add(_ job: JobRef) -> Bool {
+            if !job.it.mustStartDisk { return true }
+            bytes &+= job.it.length
+            if bytes > amount.bytesMax { return false }
+            job.it.mustStartDisk = false
+            reads[count] = ColdRead(job)
+            count &+= 1
+            return count < min(amount.countMax, reads.count)
+        }
         withSignalsBlocked {
-            var bytes = 0
             it.coldReads.forEach(it.table) { job in
                 if oldest == nil && job.it.owner == owner { oldest = ColdRead(job) }
-                if !job.it.mustStartDisk { return true }
-                bytes &+= job.it.length
-                if bytes > amount.bytesMax { return false }
-                job.it.mustStartDisk = false
-                reads[count] = ColdRead(job)
-                count &+= 1
-                return count < min(amount.countMax, reads.count)
+                return add(job)
             }
+            if count == 0 { it.queue.forEach(it.table, add) }
         }
         // The daemon takes longer to wake than the disk to start.
         if count > 0 { reads[0].start() }
