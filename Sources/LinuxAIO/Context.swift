@@ -313,8 +313,8 @@ extension Ref where Pointee == Context {
         it.slowReadsExpected.store(Context.expectation, ordering: .relaxed)
     }
 
-    /// What is to become of the cold reads of the next submission.
-    var coldReads: ColdReads {
+    /// What is to become of the cold reads of the submission that begins.
+    func chooseForColdReads() -> ColdReads {
         if it.reapsExpected.load(ordering: .relaxed) == 0 { return .tried }
         let slow = it.slowReadsExpected.load(ordering: .relaxed)
         if slow == 0 { return .leftToWaiters }

@@ -143,7 +143,7 @@ extension Ref where Pointee == LinuxFace {
     ) -> Int {
         let context = gathered.context
         var batch = Batch(
-            coldReads: context.coldReads,
+            coldReads: context.chooseForColdReads(),
             kernelUser: context.isCallExpected ? context.address : 0)
         var accepted = first
         var result = 0

@@ -8,11 +8,11 @@
 // daemon starts the disk.
 //
 // A caller who has nothing else to wait for goes on to do his context's reads himself, the oldest
-// first: he sleeps for the disk and not for a daemon that sleeps for the disk. The daemon leaves
-// them to him for a millisecond or two. He waits for the bytes by the program's own descriptor, as
-// long as that takes, and has won none of the reads meanwhile: a handler may jump out of that wait,
-// and the daemon may take them. Then he takes what is there from the file that is held in the
-// parking ring.
+// first: he sleeps for the disk and not for a daemon that sleeps for the disk. As long as somebody
+// comes, the daemon leaves them to him for a millisecond or two. He waits for the bytes by the
+// program's own descriptor, as long as that takes, and has won none of the reads meanwhile: a
+// handler may jump out of that wait, and the daemon may take them. Then he takes what is there from
+// the file that is held in the parking ring.
 //
 // What is asked of the program's descriptor has no effect but time: it may lead elsewhere by now,
 // and then another file is read ahead, or waited for. The parking ring is entered for reads that
@@ -146,6 +146,7 @@ extension Ref where Pointee == Station {
     // MARK: In whoever waits
 
     fileprivate func doColdReads(of owner: UInt) {
+        it.uring.visits.wrappingAdd(1, ordering: .relaxed)
         var jobs = InlineArray<8, UInt32>(repeating: Job.none)
         var count = 0
         while count < jobs.count, let job = takeColdRead(of: owner) {

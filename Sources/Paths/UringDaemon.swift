@@ -44,8 +44,12 @@ struct UringDaemon: ~Copyable {
     var signalsOverdue: UInt32 = 0
     /// How often the daemon will look at its queue again although nobody calls it.
     var looksLeft: UInt32 = 0
-    /// When it looked last at the cold reads that are left to others, on the monotonic clock.
+    /// When it looked last at the cold reads that are left to others, on the monotonic clock, and
+    /// how often others had come for them by then.
     var lookedAtNs: UInt64 = 0
+    var visitsSeen: UInt32 = 0
+    /// How often somebody came for cold reads.
+    let visits = Atomic<UInt32>(0)
     /// It will: submitters of cold reads need not wake it.
     let isLooking = Atomic<Bool>(false)
     /// One end of a pipe, whose other end is in a slot of the work ring alone: it is hung up when
@@ -339,8 +343,8 @@ extension Ref where Pointee == Station {
 
     // MARK: Taking jobs over
 
-    /// The cold reads that somebody wants from the daemon, or that were there when it looked last:
-    /// who would do them has not come.
+    /// The cold reads that somebody wants from the daemon, or that nobody has come for: all of them
+    /// if nobody came at all since it looked last, else those that were there by then.
     private func takeColdReads() -> JobRef? {
         if it.wantsColdReads.exchange(false, ordering: .sequentiallyConsistent) {
             return it.coldReads.takeAll(it.table)
@@ -349,6 +353,9 @@ extension Ref where Pointee == Station {
         let now = System.monotonicNs()
         if now &- it.uring.lookedAtNs < UringDaemon.lookIntervalNs { return nil }
         it.uring.lookedAtNs = now
+        let visits = it.uring.visits.load(ordering: .relaxed)
+        if visits == it.uring.visitsSeen { return it.coldReads.takeAll(it.table) }
+        it.uring.visitsSeen = visits
         return it.coldReads.take(.max, it.table) { job in
             defer { job.it.wasSeen = true }
             return job.it.wasSeen
