@@ -23,6 +23,12 @@ public struct CurrentThread {
     @inline(__always)
     public var isNested: Bool { unsafe record.pointee.calls > 1 }
 
+    /// Tells this thread from the others that live, but for one in a great many, and is not 0.
+    @inline(__always)
+    public var name: UInt32 {
+        unsafe UInt32(truncatingIfNeeded: UInt(bitPattern: record) >> 4) | 1
+    }
+
     /// In a daemon, the address of its station; 0 in a thread of the program.
     public var station: UInt {
         get { unsafe record.pointee.station }

@@ -64,6 +64,8 @@ struct Context: ~Copyable {
     var kernelJobs: UInt32  // (c)
     /// Published jobs, and batches of events, whose eventfd may not be signalled yet.
     let unannounced: Atomic<UInt32>
+    /// The thread that has submitted all of the jobs; 0 when there were several.
+    var submitter: UInt32  // (c)
     /// The request queue: deferred jobs in the order of their submission.
     var jobsHead: UInt32  // (c)
     var jobsTail: UInt32  // (c)
@@ -109,6 +111,7 @@ extension Ref where Pointee == Context {
         it.kernelJobs = 0
         it.watchers = 0
         it.unannounced.store(0, ordering: .relaxed)
+        it.submitter = 0
         it.jobsHead = Job.none
         it.jobsTail = Job.none
         it.wantedLeast = .max
@@ -253,6 +256,8 @@ extension Ref where Pointee == Context {
         }
         it.jobsTail = job.it.index
         if job.it.isBuffered { it.overdue &+= 1 }
+        let thread = CurrentThread().name
+        it.submitter = it.jobs == 0 || it.submitter == thread ? thread : 0
         it.jobs &+= 1
         if isForKernel {
             it.kernelJobs &+= 1

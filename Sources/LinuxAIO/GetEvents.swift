@@ -122,7 +122,7 @@ extension Ref where Pointee == LinuxFace {
                 return finish(reaping, 0)
             }
             if context.it.overdue > 0 { context.expectReaping() }
-            if mayRead && reaping.sigmask == 0 && hasOnlyOverdueLocked(context) {
+            if mayRead && isEndedByOverdueLocked(reaping) {
                 context.it.lock.unlock()
                 mayRead = doColdReads(of: context)
                 if !isStillThere { return failure(EINTR) }
@@ -153,17 +153,25 @@ extension Ref where Pointee == LinuxFace {
         }
     }
 
-    /// Nothing is on its way to the context but what the kernel's io_submit would have waited for.
-    private func hasOnlyOverdueLocked(_ context: ContextRef) -> Bool {
-        context.it.overdue > 0 && context.it.overdue == context.it.jobs
+    /// True when requests that the kernel's io_submit would have waited for are all that is on its
+    /// way to the context, are enough for the call, and this thread has submitted them: it may wait
+    /// for the disk as that io_submit would, and misses nothing.
+    private func isEndedByOverdueLocked(_ reaping: Reaping) -> Bool {
+        let context = reaping.context
+        return reaping.sigmask == 0 && context.it.overdue > 0
+            && context.it.overdue == context.it.jobs
+            && context.it.submitter == CurrentThread().name
+            && min(max(reaping.minimum, 1), reaping.maximum) &- reaping.taken
+                <= Int(context.it.overdue)
     }
 
-    /// Waits for a read that was left to whoever waits, and does it. False when there was none.
+    /// Waits for a read that was left to whoever waits, and does it. False when none was done.
     private func doColdReads(of context: ContextRef) -> Bool {
         guard let waitedNs = it.engine.awaitColdRead(of: context.address) else { return false }
         if !isStillThere { return false }
         if waitedNs > ColdReads.slowNs { context.expectSlowReads() }
-        it.engine.doColdReads(of: context.address)
+        let hasDoneSome = it.engine.doColdReads(of: context.address)
+        if !hasDoneSome || !isStillThere { return false }
         // Who fell asleep meanwhile has not seen those that were taken and left again.
         if context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { it.engine.nudge() }
         return true

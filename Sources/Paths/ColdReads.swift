@@ -64,26 +64,27 @@ extension Ref where Pointee == EngineRecord {
 
     /// Sleeps until the disk has the oldest read that was left to whoever waits for the events of a
     /// context. For a caller that has no others to wait for, and holds nothing: a handler may run
-    /// meanwhile. The nanoseconds that it took; nil when nothing was waited for.
+    /// meanwhile, and fork. The nanoseconds that it took; nil when there is no such read.
     public func awaitColdRead(of owner: UInt) -> UInt64? {
         guard !CurrentThread().isNested, let station = stationInArrears, !System.isFiltered,
             let read = station.startReadsUnfiltered(.beforeSleep, of: owner)
         else { return nil }
         let start = System.monotonicNs()
-        if !read.awaitDisk() {
-            station.callForAll()
-            return nil
-        }
+        read.awaitDisk()
         return System.monotonicNs() &- start
     }
 
-    /// Does those of the oldest such reads that are in memory by now.
-    public func doColdReads(of owner: UInt) {
+    /// Does those of the oldest such reads that are in memory by now. False when it did none, and
+    /// left them to the daemon.
+    public func doColdReads(of owner: UInt) -> Bool {
         withSignalsBlocked {
-            guard let station = it.station.current, station.it.kind == .uring, station.retain()
-            else { return }
-            if station.isReachable() { station.doColdReads(of: owner) }
-            station.release()
+            var count = 0
+            if let station = it.station.current, station.it.kind == .uring, station.retain() {
+                if station.isReachable() { count = station.doColdReads(of: owner) }
+                station.release()
+            }
+            if count == 0 { nudge() }
+            return count > 0
         }
     }
 }
@@ -116,13 +117,15 @@ extension Ref where Pointee == Station {
             bytes &+= job.it.length
             if bytes > amount.bytesMax { return false }
             job.it.mustStartDisk = false
-            reads[count] = ColdRead(job)
+            reads[count] = ColdRead(job, flags: 0)
             count &+= 1
             return count < min(amount.countMax, reads.count)
         }
         withSignalsBlocked {
             it.coldReads.forEach(it.table) { job in
-                if oldest == nil && job.it.owner == owner { oldest = ColdRead(job) }
+                if oldest == nil && job.it.owner == owner {
+                    oldest = ColdRead(job, flags: it.files[job.it.heldFile].it.flags)
+                }
                 return add(job)
             }
             if count == 0 { it.queue.forEach(it.table, add) }
@@ -145,7 +148,8 @@ extension Ref where Pointee == Station {
 
     // MARK: In whoever waits
 
-    fileprivate func doColdReads(of owner: UInt) {
+    /// How many it has done.
+    fileprivate func doColdReads(of owner: UInt) -> Int {
         it.uring.visits.wrappingAdd(1, ordering: .relaxed)
         var jobs = InlineArray<8, UInt32>(repeating: Job.none)
         var count = 0
@@ -159,27 +163,48 @@ extension Ref where Pointee == Station {
         for index in (0..<count).reversed() where results[index] == failure(EAGAIN) {
             leave(it.table.job(at: jobs[index]))
         }
+        var done = 0
         for index in 0..<count where results[index] != failure(EAGAIN) {
             let job = it.table.job(at: jobs[index])
-            if results[index] == job.it.length {
-                finish(job, from: .running, result: results[index])
-                announce(job)
-            } else {
-                // The end of the file, or whatever else it is.
+            // The end of the file, or whatever else it is; or it must be given up before its event.
+            if results[index] != job.it.length || !dropVisited(job) {
                 giveToDaemon(job)
+                continue
             }
+            finish(job, from: .running, result: results[index])
+            announce(job)
+            done &+= 1
         }
         // It may have seen none of those, and look no longer.
         if !it.uring.isLooking.load(ordering: .sequentiallyConsistent) { ringDoorbell() }
+        return done
+    }
+
+    /// Drops the held file of a job that is done. False when that is the daemon's to do.
+    private func dropVisited(_ job: JobRef) -> Bool {
+        let index = job.it.heldFile
+        switch it.files.dropReferenceAsVisitor(index) {
+        case .daemons: return false
+        case .shared: break
+        case .last:
+            if isReachable() && it.uring.parking.fillSlot(index, file: -1) >= 0 {
+                it.files.recycle(index)
+            } else {
+                // The program has just closed the way in. The daemon has one of its own.
+                it.files.abandon(index)
+                ringDoorbell()
+            }
+        }
+        job.it.heldFile = Job.none
+        return true
     }
 
     /// Wins the oldest cold read of a context for the calling thread. No station has it meanwhile.
     private func takeColdRead(of owner: UInt) -> JobRef? {
         while let job = it.coldReads.take(1, it.table, where: { $0.it.owner == owner }) {
-            if job.transition(from: .queued, to: .running) {
-                job.it.station.store(0, ordering: .relaxed)
-                return job
-            }
+            job.it.station.store(0, ordering: .relaxed)
+            if job.transition(from: .queued, to: .running) { return job }
+            job.it.station.store(address, ordering: .relaxed)
             it.queue.append(it.table, first: job, last: job, count: 1)
             ringDoorbell()
         }
@@ -219,14 +244,14 @@ extension Ref where Pointee == Station {
 
     /// Puts a read that the disk does not have yet back to those that are left.
     private func leave(_ job: JobRef) {
-        job.it.station.store(address, ordering: .relaxed)
         _ = job.transition(from: .running, to: .queued)
+        job.it.station.store(address, ordering: .relaxed)
         it.coldReads.putBack(it.table, job)
     }
 
     private func giveToDaemon(_ job: JobRef) {
-        job.it.station.store(address, ordering: .relaxed)
         _ = job.transition(from: .running, to: .queued)
+        job.it.station.store(address, ordering: .relaxed)
         it.queue.append(it.table, first: job, last: job, count: 1)
         ringDoorbell()
     }
@@ -239,37 +264,42 @@ private struct ColdRead {
     var length = 0
     var device: UInt64 = 0
     var inode: UInt64 = 0
+    var isWritable = false
 
     init() {}
 
-    init(_ job: JobRef) {
+    /// `flags` are those of the file, if it is to be waited for.
+    init(_ job: JobRef, flags: Int) {
         descriptor = job.it.descriptor
         offset = job.it.offset
         length = job.it.length
         device = job.it.device
         inode = job.it.inode
+        isWritable = flags & Int(O_ACCMODE) != Int(O_RDONLY)
     }
 
     func start() {
         _ = systemCall(Int32(SYS_readahead), Int(descriptor), Int(offset), length)
     }
 
-    /// Sleeps until the last byte is in memory. False when the descriptor does not lead to the file
-    /// any longer, or the byte is not to be had.
-    func awaitDisk() -> Bool {
+    /// Sleeps until the last byte is in memory, or not at all when the descriptor does not lead to
+    /// the file any longer.
+    func awaitDisk() {
         var status = stat()
-        if System.status(of: descriptor, into: &status) < 0 || UInt64(status.st_dev) != device
-            || UInt64(status.st_ino) != inode
-        {
-            return false
+        let result =
+            isWritable
+            ? System.statusWithoutTimes(of: descriptor, into: &status)
+            : System.status(of: descriptor, into: &status)
+        if result < 0 || UInt64(status.st_dev) != device || UInt64(status.st_ino) != inode {
+            return
         }
         var byte: UInt8 = 0
-        return withAddress(of: &byte) { byteAddress in
+        withAddress(of: &byte) { byteAddress in
             var vector = Vector(base: UInt(bitPattern: byteAddress), length: 1)
-            return withAddress(of: &vector) {
-                System.transfer(
+            withAddress(of: &vector) {
+                _ = System.transfer(
                     isWrite: false, descriptor, UInt(bitPattern: $0), 1,
-                    offset &+ Int64(length) &- 1, 0) == 1
+                    offset &+ Int64(length) &- 1, 0)
             }
         }
     }

@@ -15,17 +15,7 @@ extension Ref where Pointee == Station {
         if index == Job.none { return }
         if !it.files.dropReference(index) { return }
         switch it.kind {
-        case .uring:
-            if CurrentThread().station != address {
-                // A caller of io_getevents, who has just seen that the ring is reachable.
-                if !it.files[index].it.isMoved {
-                    _ = it.uring.parking.fillSlot(index, file: -1)
-                    return it.files.recycle(index)
-                }
-                it.files.abandon(index)
-                return ringDoorbell()
-            }
-            giveUpSlot(index)
+        case .uring: giveUpSlot(index)
         case .pool, .native:
             // In a submitter that had to do the job itself, the number would be one of the
             // program's.

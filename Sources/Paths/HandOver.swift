@@ -27,7 +27,10 @@ extension Ref where Pointee == EngineRecord {
             return runInline(request, &batch, facts, done: done)
         }
         guard let job = it.table.allocate() else {
-            if !it.table.isFull { return runInline(request, &batch, facts, done: done) }
+            // Not a stream's, which may wait for one that is queued: the table may have been full.
+            if !it.table.isFull && facts.kind != .stream {
+                return runInline(request, &batch, facts, done: done)
+            }
             // What a stream has taken cannot be taken back: a short count.
             return done > 0 && facts.kind == .stream
                 ? .completed(done) : .refused(failure(EAGAIN))

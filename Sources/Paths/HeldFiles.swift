@@ -227,6 +227,26 @@ struct HeldFiles: ~Copyable {
         return true
     }
 
+    /// What became of a reference that a visitor of the parking ring wanted to drop.
+    enum Drop {
+        /// Others have some.
+        case shared
+        /// It was the last: as for `dropReference`.
+        case last
+        /// It would be the last, and only the daemon can give the file up: nothing was dropped.
+        case daemons
+    }
+
+    mutating func dropReferenceAsVisitor(_ index: UInt32) -> Drop {
+        lock.lock()
+        defer { lock.unlock() }
+        if files[index].it.references == 1 && files[index].it.isMoved { return .daemons }
+        files[index].it.references &-= 1
+        if files[index].it.references > 0 { return .shared }
+        files[index].it.isReady = false
+        return .last
+    }
+
     /// Leaves it to the manager to give up what is behind an index without references.
     mutating func abandon(_ index: UInt32) {
         lock.lock()

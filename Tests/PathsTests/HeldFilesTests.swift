@@ -152,6 +152,26 @@ extension Ref where Pointee == Shared {
         #expect(files.shareRecent() == held)
     }
 
+    @Test("Of a file that the daemon has moved, a visitor does not drop the last reference")
+    func visitors() {
+        let files = makeFiles(100)
+        let parked = files.hold(inode: 7)
+        files.it.files.addReference(parked)
+        for wanted in [HeldFiles.Drop.shared, .last] {
+            let dropped = files.it.files.dropReferenceAsVisitor(parked)
+            #expect(dropped == wanted)
+        }
+        let moved = files.hold(inode: 8)
+        files.it.files.addReference(moved)
+        _ = files.it.files.move(moved)
+        for wanted in [HeldFiles.Drop.shared, .daemons, .daemons] {
+            let dropped = files.it.files.dropReferenceAsVisitor(moved)
+            #expect(dropped == wanted)
+        }
+        files.giveUp(moved)
+        #expect(files.shareRecent(inode: 8) == nil)
+    }
+
     @Test("What did not arrive is not shared by the workers' requests") func failedArrival() {
         let files = makeFiles(100)
         let held = files.hold(inode: 7, isForWorkers: true)
