@@ -66,7 +66,9 @@ extension Ref where Pointee == EngineRecord {
     /// context. For a caller that has no others to wait for, and holds nothing: a handler may run
     /// meanwhile, and fork. The nanoseconds that it took; nil when there is no such read.
     public func awaitColdRead(of owner: UInt) -> UInt64? {
-        guard !CurrentThread().isNested, let station = stationInArrears, !System.isFiltered,
+        // Not for reads that are the daemon's: it is to be woken before the disk is started.
+        guard !CurrentThread().isNested, let station = stationInArrears,
+            station.it.coldReads.count.load(ordering: .relaxed) != 0, !System.isFiltered,
             let read = station.startReadsUnfiltered(.beforeSleep, of: owner)
         else { return nil }
         let start = System.monotonicNs()

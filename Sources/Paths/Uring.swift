@@ -185,18 +185,6 @@ struct Ring: ~Copyable {
         }
     }
 
-    /// Of the threads that do for the calling daemon's rings what would block, so many may be at
-    /// reads and writes of files. Where that cannot be set, the kernel has four for each CPU.
-    func setWorkersMax(_ count: UInt32) {
-        // Those for all else keep their limit.
-        var counts = (count, UInt32(0))
-        _ = withAddress(of: &counts) {
-            systemCall(
-                Int32(IOCTX_SYS_io_uring_register), Int(descriptor),
-                Int(URING_REGISTER_IOWQ_MAX_WORKERS), $0, 2)
-        }
-    }
-
     // MARK: Submission
 
     /// What the kernel has consumed.

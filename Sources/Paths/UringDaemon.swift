@@ -143,7 +143,6 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         result = it.uring.work.registerWithThread()
         if result < 0 { return result }
-        it.uring.work.setWorkersMax(it.table.it.limits.maxAioProcs)
         result = it.uring.work.startWorker()
         if result < 0 { return result }
         it.uring.doorbellArmed = false
