@@ -114,20 +114,21 @@ extension Ref where Pointee == Station {
         var count = 0
         var oldest: ColdRead?
         var bytes = 0
+        func coldRead(_ job: JobRef) -> ColdRead {
+            ColdRead(job, flags: it.files[job.it.heldFile].it.flags)
+        }
         func add(_ job: JobRef) -> Bool {
             if !job.it.mustStartDisk { return true }
             bytes &+= job.it.length
             if bytes > amount.bytesMax { return false }
             job.it.mustStartDisk = false
-            reads[count] = ColdRead(job, flags: 0)
+            reads[count] = coldRead(job)
             count &+= 1
             return count < min(amount.countMax, reads.count)
         }
         withSignalsBlocked {
             it.coldReads.forEach(it.table) { job in
-                if oldest == nil && job.it.owner == owner {
-                    oldest = ColdRead(job, flags: it.files[job.it.heldFile].it.flags)
-                }
+                if oldest == nil && job.it.owner == owner { oldest = coldRead(job) }
                 return add(job)
             }
             if count == 0 { it.queue.forEach(it.table, add) }
@@ -206,9 +207,7 @@ extension Ref where Pointee == Station {
         while let job = it.coldReads.take(1, it.table, where: { $0.it.owner == owner }) {
             job.it.station.store(0, ordering: .relaxed)
             if job.transition(from: .queued, to: .running) { return job }
-            job.it.station.store(address, ordering: .relaxed)
-            it.queue.append(it.table, first: job, last: job, count: 1)
-            ringDoorbell()
+            queueForDaemon(job)
         }
         return nil
     }
@@ -253,6 +252,10 @@ extension Ref where Pointee == Station {
 
     private func giveToDaemon(_ job: JobRef) {
         _ = job.transition(from: .running, to: .queued)
+        queueForDaemon(job)
+    }
+
+    private func queueForDaemon(_ job: JobRef) {
         job.it.station.store(address, ordering: .relaxed)
         it.queue.append(it.table, first: job, last: job, count: 1)
         ringDoorbell()
@@ -266,18 +269,18 @@ private struct ColdRead {
     var length = 0
     var device: UInt64 = 0
     var inode: UInt64 = 0
-    var isWritable = false
+    /// F_GETFL.
+    var flags = 0
 
     init() {}
 
-    /// `flags` are those of the file, if it is to be waited for.
     init(_ job: JobRef, flags: Int) {
         descriptor = job.it.descriptor
         offset = job.it.offset
         length = job.it.length
         device = job.it.device
         inode = job.it.inode
-        isWritable = flags & Int(O_ACCMODE) != Int(O_RDONLY)
+        self.flags = flags
     }
 
     func start() {
@@ -288,11 +291,9 @@ private struct ColdRead {
     /// the file any longer.
     func awaitDisk() {
         var status = stat()
-        let result =
-            isWritable
-            ? System.statusWithoutTimes(of: descriptor, into: &status)
-            : System.status(of: descriptor, into: &status)
-        if result < 0 || UInt64(status.st_dev) != device || UInt64(status.st_ino) != inode {
+        if FileFacts.status(of: descriptor, flags: flags, into: &status) < 0
+            || UInt64(status.st_dev) != device || UInt64(status.st_ino) != inode
+        {
             return
         }
         var byte: UInt8 = 0

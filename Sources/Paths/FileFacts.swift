@@ -28,7 +28,7 @@ struct FileFacts {
     var isSocket: Bool { FileType.of(status) == FileType.socket }
     var isPipe: Bool { FileType.of(status) == FileType.pipe }
     var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
-    var isWritable: Bool { flags & Int(O_ACCMODE) != Int(O_RDONLY) }
+    var isWritable: Bool { Self.isWritable(flags) }
     var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
     var isDirect: Bool { flags & Int(IOCTX_O_DIRECT) != 0 }
     /// Of a block device.
@@ -51,13 +51,21 @@ struct FileFacts {
     static func of(_ descriptor: Int32, _ facts: inout FileFacts) -> Int {
         facts.flags = System.openFlags(descriptor)
         if facts.flags < 0 { return facts.flags }
-        let result =
-            facts.isWritable
-            ? System.statusWithoutTimes(of: descriptor, into: &facts.status)
-            : System.status(of: descriptor, into: &facts.status)
+        let result = status(of: descriptor, flags: facts.flags, into: &facts.status)
         if result < 0 { return result }
         facts.kind = facts.kindFromStatus()
         return 0
+    }
+
+    /// fstat(2) of a file with those F_GETFL, without consequences for one that may be written to.
+    static func status(of descriptor: Int32, flags: Int, into status: inout stat) -> Int {
+        isWritable(flags)
+            ? System.statusWithoutTimes(of: descriptor, into: &status)
+            : System.status(of: descriptor, into: &status)
+    }
+
+    private static func isWritable(_ flags: Int) -> Bool {
+        flags & Int(O_ACCMODE) != Int(O_RDONLY)
     }
 
     private func kindFromStatus() -> FileKind {

@@ -14,15 +14,22 @@ extension Ref where Pointee == Station {
     func dropHeld(_ index: UInt32) {
         if index == Job.none { return }
         if !it.files.dropReference(index) { return }
+        // In a submitter that had to do the job itself, the number would be one of the program's.
+        if it.kind != .uring && CurrentThread().station != address && it.files[index].it.isMoved {
+            return it.files.abandon(index)
+        }
+        giveUp(index)
+    }
+
+    /// In the daemon: gives up the files that others could not, because the daemon has them.
+    func giveUpAbandoned() {
+        while let index = it.files.takeAbandoned() { giveUp(index) }
+    }
+
+    private func giveUp(_ index: UInt32) {
         switch it.kind {
         case .uring: giveUpSlot(index)
-        case .pool, .native:
-            // In a submitter that had to do the job itself, the number would be one of the
-            // program's.
-            if CurrentThread().station != address && it.files[index].it.isMoved {
-                return it.files.abandon(index)
-            }
-            giveUpNumber(index)
+        case .pool, .native: giveUpNumber(index)
         }
         it.files.recycle(index)
     }

@@ -36,7 +36,8 @@ extension Ref where Pointee == EngineRecord {
                 ? .completed(done) : .refused(failure(EAGAIN))
         }
         job.it.station.store(station.address, ordering: .relaxed)
-        if !holdFiles(of: job, request, &batch, facts)
+        let isForWaiters = mayBeLeft(request, batch)
+        if !holdFiles(of: job, request, &batch, facts, forWaiters: isForWaiters)
             || !describe(job, request, facts, &batch.submission)
         {
             discard(&batch, job)
@@ -59,7 +60,7 @@ extension Ref where Pointee == EngineRecord {
         } else {
             batch.isUrgent = true
         }
-        if !mayBeLeft(request, batch) { batch.isForWaiters = false }
+        if !isForWaiters { batch.isForWaiters = false }
         _ = job.transition(from: .preparing, to: .queued)
         append(&batch, job)
         return .deferred(job)
@@ -76,12 +77,13 @@ extension Ref where Pointee == EngineRecord {
 
     /// Holds the file and the eventfd of a job. False when one of them cannot be.
     private func holdFiles(
-        of job: JobRef, _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+        of job: JobRef, _ request: Request, _ batch: inout Batch, _ facts: FileFacts,
+        forWaiters: Bool
     ) -> Bool {
         if request.operation != .notify {
             job.it.heldFile = hold(
                 &batch, request.descriptor, facts, as: Batch.file,
-                mayShare: !request.operation.isSync, forWaiters: mayBeLeft(request, batch))
+                mayShare: !request.operation.isSync, forWaiters: forWaiters)
             if job.it.heldFile == Job.none { return false }
         }
         if request.resfd >= 0 {

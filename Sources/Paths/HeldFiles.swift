@@ -221,6 +221,10 @@ struct HeldFiles: ~Copyable {
     mutating func dropReference(_ index: UInt32) -> Bool {
         lock.lock()
         defer { lock.unlock() }
+        return dropReferenceLocked(index)
+    }
+
+    private func dropReferenceLocked(_ index: UInt32) -> Bool {
         files[index].it.references &-= 1
         if files[index].it.references > 0 { return false }
         files[index].it.isReady = false
@@ -241,13 +245,10 @@ struct HeldFiles: ~Copyable {
         lock.lock()
         defer { lock.unlock() }
         if files[index].it.references == 1 && files[index].it.isMoved { return .daemons }
-        files[index].it.references &-= 1
-        if files[index].it.references > 0 { return .shared }
-        files[index].it.isReady = false
-        return .last
+        return dropReferenceLocked(index) ? .last : .shared
     }
 
-    /// Leaves it to the manager to give up what is behind an index without references.
+    /// Leaves it to the daemon to give up what is behind an index without references.
     mutating func abandon(_ index: UInt32) {
         lock.lock()
         files[index].it.next = abandonedHead

@@ -21,10 +21,7 @@ extension Ref where Pointee == Station {
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
-        while let index = it.files.takeAbandoned() {
-            giveUpNumber(index)
-            it.files.recycle(index)
-        }
+        giveUpAbandoned()
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             cancelWaiting()
         }

@@ -636,14 +636,6 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// What others could not give up, because the daemon has the file.
-    private func giveUpAbandoned() {
-        while let index = it.files.takeAbandoned() {
-            giveUpSlot(index)
-            it.files.recycle(index)
-        }
-    }
-
     /// Empties the work ring's slot of a held file.
     func giveUpSlot(_ index: UInt32) {
         if it.files[index].it.isMoved {

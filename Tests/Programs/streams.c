@@ -245,11 +245,10 @@ static void a_child_forked_amid_io_destroy_returns_from_it(void) {
     pthread_join(reader, NULL);
 }
 
-static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
-    int other, terminal = raw_terminal(&other);
-    char *data = calloc(1, BIG);
+// More than there is room for; nobody but the caller reads it, at `other`, and he does so afterwards.
+static void expect_aio_write_to_return(int fd, int other) {
     struct aiocb block = {
-        .aio_fildes = terminal, .aio_buf = data, .aio_nbytes = BIG,
+        .aio_fildes = fd, .aio_buf = calloc(1, BIG), .aio_nbytes = BIG,
         .aio_sigevent.sigev_notify = SIGEV_NONE};
     const struct aiocb *list[] = {&block};
     must(aio_write(&block), 0);
@@ -257,6 +256,11 @@ static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
     read_all(other, BIG);
     while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
     expect(aio_return(&block), BIG);
+}
+
+static void aio_write_to_a_terminal_that_nobody_reads_returns(void) {
+    int other, terminal = raw_terminal(&other);
+    expect_aio_write_to_return(terminal, other);
 }
 
 // ---- Pipes that were opened by a path -------------------------------------------------------
@@ -298,15 +302,7 @@ static void a_fifo_with_too_little_room_keeps_nobody_waiting(void) {
 
 static void aio_write_to_a_fifo_with_too_little_room_returns(void) {
     int reader, writer = fifo("posix-fifo", &reader);
-    struct aiocb block = {
-        .aio_fildes = writer, .aio_buf = calloc(1, BIG), .aio_nbytes = BIG,
-        .aio_sigevent.sigev_notify = SIGEV_NONE};
-    const struct aiocb *list[] = {&block};
-    must(aio_write(&block), 0);
-    expect(aio_error(&block), EINPROGRESS);
-    read_all(reader, BIG);
-    while (aio_error(&block) == EINPROGRESS) aio_suspend(list, 1, NULL);
-    expect(aio_return(&block), BIG);
+    expect_aio_write_to_return(writer, reader);
 }
 
 // Nobody has opened it for writing: the end of the file, which poll() does not report.
