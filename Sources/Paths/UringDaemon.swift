@@ -1,10 +1,11 @@
-// The daemon path on io_uring: one aio daemon, the only thread that ever submits.
+// The daemon path on io_uring: one aio daemon, the only thread that ever submits what may wait.
 //
 // Two rings. The parking ring has a descriptor in the program's table; submitters park files in
-// its slots (io_uring_register, no submission). The daemon moves each file by MSG_RING into the
-// same slot of its work ring, which lives in a descriptor table of the daemon's own, and runs the
-// job there. The work ring is SINGLE_ISSUER | DEFER_TASKRUN: completions run in the daemon, when
-// it asks for them, and interrupt nobody.
+// its slots (io_uring_register, no submission), and callers of io_getevents read from them what is
+// in memory (ColdReads.swift). The daemon moves each file by MSG_RING into the same slot of its
+// work ring, which lives in a descriptor table of the daemon's own, and runs the job there. The
+// work ring is SINGLE_ISSUER | DEFER_TASKRUN: completions run in the daemon, when it asks for them,
+// and interrupt nobody.
 //
 // The daemon sleeps in io_uring_enter. To wake it, a submitter changes the doorbell, on which the
 // work ring has a FUTEX_WAIT armed: no descriptor, nothing that a program could close.
