@@ -113,8 +113,9 @@ public struct Job: ~Copyable {
     public var ioPriority: UInt16  // (w)
     /// POLL* as in poll(2).
     public var pollEvents: UInt32  // (w)
-    /// The thread that a SIGPIPE would have gone to, where it matters; else 0.
-    public var submitter: Int32  // (w)
+    /// The thread that made it, where it matters; else 0. Its number in the kernel for a stream of
+    /// the Linux face, whose SIGPIPE it gets, and `CurrentThread.name` for all others.
+    public var submitter: UInt32  // (w)
 
     /// Files held for the job: indexes into the station's table of held files, or `none`.
     public var heldFile: UInt32  // (w)

@@ -266,7 +266,7 @@ extension Ref where Pointee == LinuxFace {
     /// thread has sent the first and the last of it: others are likely to send more.
     private func watchLocked(_ context: ContextRef) -> KernelWatch? {
         if context.it.kernelJobs == 0 || context.it.kernelJobs != context.it.jobs { return nil }
-        let thread = System.threadIdentifier()
+        let thread = CurrentThread().name
         return it.table.job(at: context.it.jobsHead).it.submitter == thread
             && it.table.job(at: context.it.jobsTail).it.submitter == thread
             ? it.engine.watchKernel(thread, among: UInt32.max) : nil

@@ -274,9 +274,9 @@ extension Ref where Pointee == EngineRecord {
         job.it.blocksWhenReady = request.operation == .write && facts.blocksWriters
         job.it.isStream =
             facts.kind == .stream && request.operation != .poll && !job.it.blocksWhenReady
-        // For SIGPIPE, which other files do not bring, and for whoever watches the kernel's AIO.
-        let isAsked = job.it.isStream || request.face == .posix || isForKernel(job)
-        job.it.submitter = isAsked ? System.threadIdentifier() : 0
+        job.it.submitter =
+            job.it.isStream && request.face == .linux
+            ? UInt32(bitPattern: System.threadIdentifier()) : CurrentThread().name
         let isTransfer = request.operation == .read || request.operation == .write
         if !isTransfer { return true }
         job.it.isBuffered = facts.kind == .cached || facts.kind == .memory

@@ -49,19 +49,21 @@ struct KernelReaper: ~Copyable {
         (holder & ~threadMask) &+ trustNs
     }
 
-    fileprivate static func bits(of thread: Int32) -> UInt64 {
-        UInt64(UInt32(bitPattern: thread)) & threadMask
+    /// Of a thread's name, whose lower bits alone are much the same in all threads: the golden
+    /// ratio spreads them.
+    fileprivate static func bits(of thread: UInt32) -> UInt64 {
+        UInt64((thread &* 0x9e37_79b1) >> 10)
     }
 
     /// What `holder` becomes when a thread that took its place leaves it again; nil when the thread
     /// may not take it. It may be nobody's, a watcher's that has not come back, or the thread's
     /// own: then it runs a handler, and goes on watching after that.
     fileprivate static func successor(
-        of holder: UInt64, for thread: @autoclosure () -> Int32
+        of holder: UInt64, for thread: UInt32
     ) -> UInt64? {
         if holder == nobody { return nobody }
         if !isWatcher(holder) { return nil }
-        if holder & threadMask == bits(of: thread()) { return holder }
+        if holder & threadMask == bits(of: thread) { return holder }
         return isOverdue(holder) ? nobody : nil
     }
 
@@ -128,7 +130,7 @@ extension Ref where Pointee == EngineRecord {
         guard let station = busyKernelStation, station.retain() else { return 0 }
         defer { station.release() }
         let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
-        guard let next = KernelReaper.successor(of: holder, for: System.threadIdentifier()) else {
+        guard let next = KernelReaper.successor(of: holder, for: CurrentThread().name) else {
             return 0
         }
         return station.take(from: holder, leaving: next)
@@ -138,7 +140,7 @@ extension Ref where Pointee == EngineRecord {
     /// others take the events, and when there are more than `most` requests: in aio_suspend, a
     /// thread that is woken by each of many makes the next one by one, which costs a device more
     /// than many at once.
-    public func watchKernel(_ thread: Int32, among most: UInt32) -> KernelWatch? {
+    public func watchKernel(_ thread: UInt32, among most: UInt32) -> KernelWatch? {
         guard let station = busyKernelStation,
             station.it.running.load(ordering: .relaxed) <= most
         else { return nil }
@@ -183,7 +185,7 @@ extension Ref where Pointee == EngineRecord {
     public func ensureKernelReaper() {
         guard let station = busyKernelStation else { return }
         station.it.native.reaper.isWanted.store(true, ordering: .sequentiallyConsistent)
-        let thread = System.threadIdentifier()
+        let thread = CurrentThread().name
         while true {
             let holder = station.it.native.reaper.holder.load(ordering: .sequentiallyConsistent)
             if KernelReaper.successor(of: holder, for: thread) == nil {

@@ -38,7 +38,7 @@ struct PosixFace: ~Copyable {
 
     /// What a block has for a value while its request is with the kernel's AIO: the thread that
     /// made it has handed it over when it looks.
-    static func withKernel(_ thread: Int32) -> Int { -2 &- Int(thread) }
+    static func withKernel(_ thread: UInt32) -> Int { -2 &- Int(thread) }
 
     /// The face of this process, or nil before the first request.
     @inline(__always)
@@ -109,7 +109,7 @@ extension Ref where Pointee == PosixFace {
     /// its variables and exit() now has its own. Nobody will ask for them, and nothing may be
     /// written there. `frame` is an address in the stack of the calling thread.
     func forgetBlocks(around frame: UInt) {
-        let thread = System.threadIdentifier()
+        let thread = CurrentThread().name
         // exit() and what it calls need some KiB; of what main() needed nothing is known.
         let end = frame &+ 65_536
         it.lock.lock()

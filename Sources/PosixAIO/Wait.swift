@@ -52,7 +52,7 @@ func deadline(_ timeout: UInt) -> UInt64? {
 extension Ref where Pointee == PosixFace {
     /// aio_suspend: 0 when one of the requests is done, or -EAGAIN, -EINTR.
     func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
-        let thread = System.threadIdentifier()
+        let thread = CurrentThread().name
         var mayWatch = true
         var reason = 0
         var namesAtFirst: UInt64?
@@ -75,7 +75,7 @@ extension Ref where Pointee == PosixFace {
             {
                 slept = sleep(watch, blocks, count, of: thread, until: deadlineNs, &mayWatch)
             } else {
-                let bit = UInt32(1) << (UInt32(bitPattern: thread) % 31)
+                let bit = UInt32(1) << (thread % 31)
                 let again = pending(blocks, count, of: thread, bit: bit)
                 if again.found == .none || again.names != names { return 0 }
                 it.engine.ensureKernelReaper()
@@ -95,7 +95,7 @@ extension Ref where Pointee == PosixFace {
     /// Sleeps for the kernel's events and publishes them. `mayWatch` becomes false when there were
     /// none: it may go on longer than a watch does.
     private func sleep(
-        _ watch: KernelWatch, _ blocks: UInt, _ count: Int, of thread: Int32,
+        _ watch: KernelWatch, _ blocks: UInt, _ count: Int, of thread: UInt32,
         until deadlineNs: UInt64, _ mayWatch: inout Bool
     ) -> Int {
         // Whoever took events before has published them; nobody does from now on.
@@ -125,7 +125,7 @@ extension Ref where Pointee == PosixFace {
     /// What requests of the list are pending while none is done. Each has the sleeper's bit then;
     /// `names` is the sum of their names.
     private func pending(
-        _ blocks: UInt, _ count: Int, of thread: Int32, bit: UInt32 = 0
+        _ blocks: UInt, _ count: Int, of thread: UInt32, bit: UInt32 = 0
     ) -> (found: Pending, names: UInt64) {
         var result = Pending.none
         var names: UInt64 = 0

@@ -194,7 +194,7 @@ import Testing
             let engine = PosixFace.current!.it.engine
             // In a handler of a thread that watches.
             #expect(read.read() == 0)
-            let watch = engine.watchKernel(System.threadIdentifier(), among: 1)
+            let watch = engine.watchKernel(CurrentThread().name, among: 1)
             #expect(watch != nil && read.finish() == 4096)
             _ = watch?.end()
             // In the place of a thread that never comes back.
