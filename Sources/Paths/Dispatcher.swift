@@ -106,6 +106,7 @@ extension Ref where Pointee == EngineRecord {
     /// Looks the file up and decides.
     @inline(never)
     public func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
+        if let outcome = startDirectRead(request, &batch) { return outcome }
         var facts = FileFacts()
         let found = batch.submission.facts(of: request.descriptor, &facts)
         if found == failure(EBADF) { return .refused(found) }
@@ -139,6 +140,21 @@ extension Ref where Pointee == EngineRecord {
 
     // MARK: Reads and writes
 
+    /// A read for the kernel's AIO of a file that was read so last time: that it still is one for
+    /// direct I/O is asked, and the rest now and then. nil when it must be looked at.
+    private func startDirectRead(_ request: Request, _ batch: inout Batch) -> Outcome? {
+        if request.operation != .read || request.face != .linux
+            || hint(request.descriptor) != .direct || mayHaveDeferredWrites
+            || CurrentThread().isTimeToDoubt()
+        {
+            return nil
+        }
+        guard let facts = FileFacts(ofDirectFile: request.descriptor),
+            FileChecks.refusal(of: request, facts) == 0
+        else { return nil }
+        return postponeNative(request, &batch, facts)
+    }
+
     private func startTransfer(
         _ request: inout Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome {
@@ -168,6 +184,7 @@ extension Ref where Pointee == EngineRecord {
         case .stream:
             return startStream(&request, &batch, facts)
         case .direct:
+            setHint(request.descriptor, .direct)
             if isWrite && !awaitReads(request, &batch, facts) { return .refused(failure(EAGAIN)) }
             if !isWrite || !appends(request, facts),
                 let outcome = postponeNative(request, &batch, facts)

@@ -129,8 +129,10 @@ struct FileFacts {
     }
 
     /// proc, debugfs, tracefs, mqueue, nsfs, secretmem (statfs(2), include/uapi/linux/magic.h):
-    /// regular files without an fsync operation.
-    static func isOnFileSystemWithoutFsync(_ descriptor: Int32) -> Bool {
+    /// regular files without an fsync operation. None of them is on a device, whose number would
+    /// have a major part.
+    static func isOnFileSystemWithoutFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
+        if facts.device >> 8 & 0xfff != 0 { return false }
         switch fileSystemType(descriptor) {
         case 0x9fa0, 0x6462_6720, 0x7472_6163, 0x1980_0202, 0x6e73_6673, 0x5345_434d: return true
         default: return false
@@ -153,5 +155,17 @@ struct FileFacts {
             systemCall(Int32(SYS_fstatfs), Int(descriptor), $0)
         }
         return result < 0 ? 0 : UInt32(truncatingIfNeeded: fileSystem.f_type)
+    }
+}
+
+extension FileFacts {
+    /// What is needed to read a regular file or block device for direct I/O; nil where the
+    /// descriptor leads to no such file now. Its identity is left out.
+    init?(ofDirectFile descriptor: Int32) {
+        self.init()
+        flags = System.openFlags(descriptor)
+        if flags < 0 || !isDirect { return nil }
+        kind = .direct
+        status.st_mode = mode_t(FileType.regular)
     }
 }

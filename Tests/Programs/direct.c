@@ -223,6 +223,46 @@ static void writes_are_read_back(void) {
     must(io_destroy(load->context), 0);
 }
 
+// The number led to a direct file a moment ago, and leads to something else now.
+static void a_number_that_was_a_direct_files_is_looked_at(void) {
+    struct load *load = new_load();
+    struct iocb *request = &load->requests[0];
+    int fd = load->fd, ends[2];
+    char *buffer = load->buffers;
+    struct io_event event;
+
+    run_reads(load, by_waiting, 1, 20);
+    io_prep_pread(request, fd, buffer, BLOCK, -BLOCK);
+    expect(io_submit(load->context, 1, &request), -EINVAL);
+
+    must(fcntl(fd, F_SETFL, 0), 0);
+    run_reads(load, by_waiting, 1, 20);
+    io_prep_pread(request, fd, buffer + 1, BLOCK - 1, BLOCK);
+    expect(run_one(load->context, request), BLOCK - 1);
+    must(fcntl(fd, F_SETFL, O_DIRECT), 0);
+    run_reads(load, by_waiting, 1, 20);
+
+    must(pipe(ends), 0);
+    must(dup2(ends[0], fd), fd);
+    io_prep_pread(request, fd, buffer, BLOCK, 0);
+    // The kernel's io_submit would wait for the bytes.
+    if (on_layer()) submit(load->context, request);
+    must(write(ends[1], "hello", 5), 5);
+    if (!on_layer()) submit(load->context, request);
+    must(by_waiting(load->context, &event), 1);
+    expect((long)event.res, 5);
+    close(fd);
+    expect(io_submit(load->context, 1, &request), -EBADF);
+
+    must(open_direct("file", O_RDWR), fd);
+    run_reads(load, by_waiting, 1, 20);
+    int write_only = open_direct("file", O_WRONLY);
+    must(dup2(write_only, fd), fd);
+    io_prep_pread(request, fd, buffer, BLOCK, 0);
+    expect(io_submit(load->context, 1, &request), -EBADF);
+    must(io_destroy(load->context), 0);
+}
+
 static void destroy_awaits_what_is_in_flight(void) {
     for (int round = 0; round < 100; round++) {
         struct load *load = new_load();
@@ -251,6 +291,7 @@ static const struct test_case cases[] = {
     CASE(one_thread_submits_and_another_waits),
     CASE(an_interrupted_wait_loses_no_event),
     CASE(writes_are_read_back),
+    CASE(a_number_that_was_a_direct_files_is_looked_at),
     CASE(destroy_awaits_what_is_in_flight),
 };
 
