@@ -26,6 +26,15 @@ public func withAddress<T: ~Copyable, R>(of value: inout T, _ body: (Int) -> R) 
     unsafe withUnsafeMutablePointer(to: &value) { body(Int(bitPattern: $0)) }
 }
 
+/// Room on the stack for `count` values, in which nothing has been stored; 1,024 bytes at most, for
+/// more of it would come from malloc.
+@inline(__always)
+public func withRoom<T, R>(for type: T.Type, _ count: Int, _ body: (_ address: UInt) -> R) -> R {
+    unsafe withUnsafeTemporaryAllocation(of: type, capacity: count) {
+        body(UInt(bitPattern: $0.baseAddress))
+    }
+}
+
 /// Runs `body`, which may take locks of the layer, with signals blocked.
 @inline(__always)
 public func withSignalsBlocked<R>(_ body: () -> R) -> R {
@@ -165,6 +174,12 @@ public enum System {
         _ = unsafe clock_gettime(CLOCK_MONOTONIC, &now)
         return UInt64(truncatingIfNeeded: now.tv_sec) &* 1_000_000_000
             &+ UInt64(truncatingIfNeeded: now.tv_nsec)
+    }
+
+    /// Whether a moment on that clock has come; UInt64.max never does, and takes no look.
+    @inline(__always)
+    public static func isPast(_ deadlineNs: UInt64) -> Bool {
+        deadlineNs != .max && monotonicNs() >= deadlineNs
     }
 
     /// A signal handler ends it early.

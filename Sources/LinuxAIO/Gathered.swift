@@ -58,13 +58,3 @@ struct Gathered {
         }
     }
 }
-
-extension Ref where Pointee == LinuxFace {
-    /// Room for the events of one call, on the stack.
-    @inline(__always)
-    func withRoom(_ body: (_ events: UInt) -> Int) -> Int {
-        unsafe withUnsafeTemporaryAllocation(
-            byteCount: Int(Gathered.capacity) &* AioRing.eventBytes, alignment: 8
-        ) { body(UInt(bitPattern: $0.baseAddress)) }
-    }
-}

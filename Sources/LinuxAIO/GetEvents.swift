@@ -289,8 +289,7 @@ extension Ref where Pointee == LinuxFace {
         forgetSleeperLocked(context)
         context.it.lock.unlock()
         mayWatch = watch.end() > 0
-        return slept == 0 && System.monotonicNs() >= reaping.deadlineNs
-            ? failure(ETIMEDOUT) : slept
+        return slept == 0 && System.isPast(reaping.deadlineNs) ? failure(ETIMEDOUT) : slept
     }
 
     private func forgetSleeperLocked(_ context: ContextRef) {

@@ -30,8 +30,10 @@ struct KernelReaper: ~Copyable {
     /// How long a watcher sleeps, and for how long it is trusted.
     fileprivate static let watchNs: UInt64 = 10_000_000
     fileprivate static let trustNs: UInt64 = 25_000_000
-    /// How often the daemon looks after events for a ring, and how many times in vain.
-    static let lookNs: UInt64 = 2_000_000
+    /// How often the daemon looks after events for a ring: a program that takes some itself is
+    /// less likely to read the ring. And how many times it looks in vain.
+    fileprivate static let lookNs: UInt64 = 2_000_000
+    fileprivate static let seldomNs: UInt64 = 10_000_000
     fileprivate static let looksMax: UInt32 = 32
 
     let holder = Atomic<UInt64>(KernelReaper.nobody)
@@ -86,11 +88,14 @@ public struct KernelWatch {
     /// if more are wanted: fewer than it asks for do not wake a thread there, and nobody could
     /// interrupt it.
     public func sleep(until deadlineNs: UInt64, isCancellable: Bool = false) -> Int {
-        let now = System.monotonicNs()
-        if now >= deadlineNs { return 0 }
+        var leftNs = KernelWatch.longestNs
+        if deadlineNs != .max {
+            let now = System.monotonicNs()
+            if now >= deadlineNs { return 0 }
+            leftNs = min(deadlineNs &- now, leftNs)
+        }
         let result = ioctx_await_event(
-            station.it.native.context, min(deadlineNs &- now, KernelWatch.longestNs),
-            isCancellable ? 1 : 0)
+            station.it.native.context, leftNs, isCancellable ? 1 : 0)
         return result == -EINTR || result == -IOCTX_THREAD_CANCELLED ? Int(result) : 0
     }
 
@@ -222,6 +227,7 @@ extension Ref where Pointee == Station {
         defer { CurrentThread().leaveCritical() }
         if !it.native.reaper.replace(holder, by: KernelReaper.taker) { return 0 }
         let count = takeEvents(atLeast: 0, withinMs: 0)
+        if count > 0 { it.native.takings.wrappingAdd(1, ordering: .relaxed) }
         it.native.reaper.holder.store(next, ordering: .sequentiallyConsistent)
         if it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
             && it.running.load(ordering: .sequentiallyConsistent) != 0
@@ -269,6 +275,13 @@ extension Ref where Pointee == Station {
         it.native.looksLeft = KernelReaper.looksMax
         it.native.isLooking.store(true, ordering: .sequentiallyConsistent)
         return true
+    }
+
+    /// How long the daemon sleeps until it looks again, if nobody calls.
+    func nsUntilNextLook() -> UInt64 {
+        let takings = it.native.takings.load(ordering: .relaxed)
+        defer { it.native.takingsSeen = takings }
+        return takings == it.native.takingsSeen ? KernelReaper.lookNs : KernelReaper.seldomNs
     }
 
     /// Those of an earlier life.

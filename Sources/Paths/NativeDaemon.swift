@@ -32,9 +32,18 @@ struct NativeDaemon: ~Copyable {
     let ringHandOvers = Atomic<UInt32>(0)
     /// The daemon does that at the moment, and need not be told of more.
     let isLooking = Atomic<Bool>(false)
-    /// The daemon's own: `ringHandOvers` when it looked last, and how often it will look again.
+    /// Takings of events so far by threads of the program, each of them alone at that time.
+    let takings = Atomic<UInt32>(0)
+    /// The daemon's own: `ringHandOvers` and `takings` when it looked last, and how often it will
+    /// look again.
     var ringsSeen: UInt32 = 0
+    var takingsSeen: UInt32 = 0
     var looksLeft: UInt32 = 0
+
+    /// How many requests one io_submit(2) gives to the kernel, and how many events are taken at
+    /// once: what fits into 1,024 bytes of stack.
+    static let submittedMax = 16
+    static let takenMax = 32
 
     /// Names no job: the event that wakes a watcher.
     static let interruptName = UInt64.max
@@ -127,40 +136,45 @@ extension Ref where Pointee == Station {
     func submitToKernel(_ first: JobRef) {
         it.native.handOvers.wrappingAdd(1, ordering: .relaxed)
         let isForRing = first.it.face == .linux
-        var iocbs = InlineArray<32, iocb>(repeating: iocb())
-        var pointers = InlineArray<32, UInt>(repeating: 0)
         var next: JobRef? = first
         while next != nil {
-            var count = 0
-            while let job = next, count < iocbs.count {
-                next = it.table.successor(of: job)
-                if job.transition(from: .queued, to: .running) {
-                    iocbs[count] = description(of: job)
-                    count += 1
-                } else {
-                    runInSubmitter(job)
-                    endKernelRequests(1)
+            withRoom(for: iocb.self, NativeDaemon.submittedMax) { iocbs in
+                withRoom(for: UInt.self, NativeDaemon.submittedMax) {
+                    submitSome(&next, iocbs: iocbs, pointers: $0)
                 }
-            }
-            withAddress(of: &iocbs) { base in
-                for index in 0..<count {
-                    pointers[index] = UInt(bitPattern: base &+ index &* MemoryLayout<iocb>.stride)
-                }
-            }
-            let submitted = withAddress(of: &pointers) {
-                KernelAIO.submit(it.native.context, count, UInt(bitPattern: $0))
-            }
-            // What the kernel does not take is done here.
-            for index in max(submitted, 0)..<count {
-                guard let job = it.table.job(named: iocbs[index].aio_data) else { continue }
-                performInSubmitter(job)
-                endKernelRequests(1)
             }
         }
         if isForRing { expectRingReader() }
         // Who has so many in flight need not look at one of them for long, and there is an end.
         if it.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
             it.engine.ensureKernelReaper()
+        }
+    }
+
+    /// Submits the first jobs of a chain, and makes `next` the one behind them.
+    private func submitSome(_ next: inout JobRef?, iocbs: UInt, pointers: UInt) {
+        var count: UInt = 0
+        while let job = next, count < UInt(NativeDaemon.submittedMax) {
+            next = it.table.successor(of: job)
+            if job.transition(from: .queued, to: .running) {
+                let address = iocbs &+ count &* UInt(MemoryLayout<iocb>.stride)
+                Ref<iocb>(address: address)?.it = description(of: job)
+                Ref<UInt>(address: pointers &+ count &* 8)?.it = address
+                count &+= 1
+            } else {
+                runInSubmitter(job)
+                endKernelRequests(1)
+            }
+        }
+        let submitted = KernelAIO.submit(it.native.context, Int(count), pointers)
+        // What the kernel does not take is done here.
+        for index in UInt(max(submitted, 0))..<count {
+            guard let pointer = Ref<UInt>(address: pointers &+ index &* 8),
+                let iocb = Ref<iocb>(address: pointer.it),
+                let job = it.table.job(named: iocb.it.aio_data)
+            else { continue }
+            performInSubmitter(job)
+            endKernelRequests(1)
         }
     }
 
@@ -201,7 +215,7 @@ extension Ref where Pointee == Station {
             isIdle = takeEvents(atLeast: 1, withinMs: lifetimeMs) == 0
         } else if looksAfterRings() {
             isIdle = false
-            _ = awaitCall(within: KernelReaper.lookNs)
+            _ = awaitCall(within: nsUntilNextLook())
             if it.engine.hasKernelEvents() { _ = it.engine.takeKernelEvents() }
         } else {
             let handOvers = it.native.handOvers.load(ordering: .relaxed)
@@ -222,35 +236,48 @@ extension Ref where Pointee == Station {
     /// Takes events and publishes their jobs; how many, or a negated errno. By whoever may: see
     /// KernelReaper.
     func takeEvents(atLeast least: Int, withinMs: Int) -> Int {
-        var timeout = timespec(nanoseconds: UInt64(withinMs) &* 1_000_000)
-        var events = InlineArray<64, io_event>(repeating: io_event())
-        let eventsMax = events.count
-        let count = withAddress(of: &events) { eventsAddress in
+        withRoom(for: io_event.self, NativeDaemon.takenMax) { room in
+            let count: Int
             if least == 0 {
                 // Whoever may take events is alone in moving the head.
-                return it.native.ring.takeFromKernel(
-                    into: UInt(bitPattern: eventsAddress), count: eventsMax, minimum: 0)
+                count = it.native.ring.takeFromKernel(
+                    into: room, count: NativeDaemon.takenMax, minimum: 0)
+            } else {
+                var timeout = timespec(nanoseconds: UInt64(withinMs) &* 1_000_000)
+                count = withAddress(of: &timeout) {
+                    KernelAIO.getEvents(
+                        it.native.context, least, NativeDaemon.takenMax, room,
+                        timeout: UInt(bitPattern: $0), sigmask: 0)
+                }
             }
-            return withAddress(of: &timeout) {
-                KernelAIO.getEvents(
-                    it.native.context, least, eventsMax, UInt(bitPattern: eventsAddress),
-                    timeout: UInt(bitPattern: $0), sigmask: 0)
-            }
+            if count > 0 { publish(room, UInt(count)) }
+            return count
         }
-        for index in 0..<max(count, 0) {
+    }
+
+    /// Publishes the jobs of events that were taken, and frees them.
+    private func publish(_ events: UInt, _ count: UInt) {
+        var jobs: UInt32 = 0
+        for index in 0..<count {
+            guard let event = event(index, of: events), event.it.data != NativeDaemon.interruptName
+            else { continue }
+            jobs &+= 1
             // The state's acquire pairs with the submitter's transition: the kernel's own order is
             // not the memory model's.
-            if let job = it.table.job(named: events[index].data), job.state == .running {
-                finish(job, from: .running, result: Int(events[index].res))
+            if let job = it.table.job(named: event.it.data), job.state == .running {
+                finish(job, from: .running, result: Int(event.it.res))
             }
         }
-        var jobs: UInt32 = 0
-        for index in 0..<max(count, 0) where events[index].data != NativeDaemon.interruptName {
-            jobs &+= 1
-            if let job = it.table.job(named: events[index].data) { announce(job) }
+        for index in 0..<count {
+            if let job = event(index, of: events).flatMap({ it.table.job(named: $0.it.data) }) {
+                announce(job)
+            }
         }
         if jobs > 0 { endKernelRequests(jobs) }
-        return count
+    }
+
+    private func event(_ index: UInt, of events: UInt) -> Ref<io_event>? {
+        Ref<io_event>(address: events &+ index &* UInt(RingView.eventBytes))
     }
 
     private func endKernelRequests(_ count: UInt32) {

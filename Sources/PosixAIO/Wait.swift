@@ -105,7 +105,7 @@ extension Ref where Pointee == PosixFace {
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
         if slept == threadCancelled { return slept }
-        return slept == 0 && System.monotonicNs() >= deadlineNs ? failure(ETIMEDOUT) : slept
+        return slept == 0 && System.isPast(deadlineNs) ? failure(ETIMEDOUT) : slept
     }
 
     /// Publishes what the kernel has and nobody takes; true when there was something.
