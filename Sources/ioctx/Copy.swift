@@ -129,7 +129,16 @@ struct Copy: ParsableCommand {
             ).run()
         }
         try output.commit(length: length)
-        if !quiet { try report(length ?? transfer.bytesDone, transfer.bytesDone, seconds) }
+        if !quiet && !isStandardOutput(output.file) {
+            try report(length ?? transfer.bytesDone, transfer.bytesDone, seconds)
+        }
+    }
+
+    /// True where the report would be added to the copy.
+    private func isStandardOutput(_ file: OpenFile) -> Bool {
+        var (one, other) = (stat(), stat())
+        return fstat(file.descriptor, &one) == 0 && fstat(STDOUT_FILENO, &other) == 0
+            && one.st_dev == other.st_dev && one.st_ino == other.st_ino
     }
 
     /// How much there is to copy; nil when only reading tells.

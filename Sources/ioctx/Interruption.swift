@@ -5,6 +5,7 @@ import Glibc
 /// The signals that ask the tool to stop. They are blocked and asked for rather than handled, so
 /// that the temporary file can be removed by ordinary code.
 final class Interruption {
+    private static let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
     private var wanted = sigset_t()
     private let who: String
     private let cleanUp: () -> Void
@@ -14,7 +15,7 @@ final class Interruption {
         self.who = who
         self.cleanUp = cleanUp
         sigemptyset(&wanted)
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in Self.signals {
             var action = sigaction()
             sigaction(signal, nil, &action)
             // Whoever started us with a signal ignored, as nohup does, wants it ignored.
@@ -31,7 +32,7 @@ final class Interruption {
     func pending() -> Int32? {
         var set = sigset_t()
         sigpending(&set)
-        return [SIGINT, SIGTERM, SIGHUP].first {
+        return Self.signals.first {
             sigismember(&set, $0) == 1 && sigismember(&wanted, $0) == 1
         }
     }

@@ -108,6 +108,14 @@ closed_descriptors() {
     if copy --quiet source /dev/stdout >&- 2>err; then fail "a copy went to a closed stdout"; fi
 }
 
+standard_output_as_target() {
+    printf 'the bytes' >source
+    copy source /dev/stdout | cat >got
+    cmp source got
+    copy source /dev/stdout >got
+    cmp source got
+}
+
 # The line must be shorter than the terminal is wide: a longer one stays, and each redraw adds one.
 narrow_terminal() {
     need_commands script:bsdutils
@@ -165,6 +173,7 @@ try cp_over_a_longer_file overwrites
 try cp_is_quiet_without_a_terminal quiet_without_terminal
 try cp_in_a_narrow_terminal narrow_terminal
 try cp_with_closed_descriptors closed_descriptors
+try cp_to_standard_output standard_output_as_target
 try cp_refuses_what_it_cannot_read missing_source
 try cp_on_a_full_disk_leaves_nothing full_disk
 finish
