@@ -23,7 +23,8 @@ public struct CurrentThread {
     @inline(__always)
     public var isNested: Bool { unsafe record.pointee.calls > 1 }
 
-    /// Tells this thread from the others that live, but for one in a great many, and is not 0.
+    /// Differs between living threads, but for one in a great many, and is not 0. A later thread
+    /// may have the same.
     @inline(__always)
     public var name: UInt32 {
         unsafe UInt32(truncatingIfNeeded: UInt(bitPattern: record) >> 4) | 1

@@ -47,11 +47,11 @@ public struct FutexLock: ~Copyable {
             ioctx_pause()
             if word.load(ordering: .relaxed) == 0 && tryLock() { return }
         }
-        sleepers.add(1, ordering: .sequentiallyConsistent)
+        sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
         while !tryLock() {
             _ = word.wait(while: 1, until: System.monotonicNs() &+ Self.sleepNs)
         }
-        sleepers.subtract(1, ordering: .relaxed)
+        sleepers.wrappingSubtract(1, ordering: .relaxed)
     }
 
     /// Only by the thread that has locked it.

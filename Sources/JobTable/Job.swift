@@ -90,7 +90,8 @@ public struct Job: ~Copyable {
     public var blocksWhenReady: Bool  // (w)
     /// A buffered read that nobody has tried yet.
     public var mustStartDisk: Bool  // (w), then (q)
-    /// The daemon has seen it among the cold reads, which it leaves to io_getevents for a while.
+    /// The daemon has seen it: among the cold reads, which it leaves to io_getevents for a while,
+    /// or under way, where it hangs if it is seen again.
     public var wasSeen: Bool  // (w), then (q)
     /// In a gate.
     public var isGated: Bool  // (g)
@@ -113,8 +114,8 @@ public struct Job: ~Copyable {
     public var ioPriority: UInt16  // (w)
     /// POLL* as in poll(2).
     public var pollEvents: UInt32  // (w)
-    /// The thread that made it, where it matters; else 0. Its number in the kernel for a stream of
-    /// the Linux face, whose SIGPIPE it gets, and `CurrentThread.name` for all others.
+    /// The thread that made it. For a stream of the Linux face its number in the kernel, because
+    /// SIGPIPE goes to it; for all others `CurrentThread.name`.
     public var submitter: UInt32  // (w)
 
     /// Files held for the job: indexes into the station's table of held files, or `none`.

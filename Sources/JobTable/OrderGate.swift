@@ -29,7 +29,7 @@ public struct OrderGate: ~Copyable {
     public mutating func enter(_ table: Ref<JobTable>, _ job: JobRef) {
         lock.lock()
         reads.append(table, job)
-        count.add(1, ordering: .relaxed)
+        count.wrappingAdd(1, ordering: .relaxed)
         lock.unlock()
     }
 
@@ -38,7 +38,7 @@ public struct OrderGate: ~Copyable {
         if !job.it.isGated { return }
         lock.lock()
         reads.remove(table, job)
-        count.subtract(1, ordering: .relaxed)
+        count.wrappingSubtract(1, ordering: .relaxed)
         changes.wrappingAdd(1, ordering: .releasing)
         let wanted = sleepers.load(ordering: .relaxed) > 0
         lock.unlock()
@@ -63,12 +63,12 @@ public struct OrderGate: ~Copyable {
                 lock.unlock()
                 return false
             }
-            sleepers.add(1, ordering: .relaxed)
+            sleepers.wrappingAdd(1, ordering: .relaxed)
             lock.unlock()
             // The kernel's io_submit is not interrupted in those reads.
             CurrentThread().blockUntilLeaving()
             _ = changes.wait(while: seen, until: .max)
-            sleepers.subtract(1, ordering: .relaxed)
+            sleepers.wrappingSubtract(1, ordering: .relaxed)
         }
     }
 

@@ -37,7 +37,7 @@ public struct RunQueue: ~Copyable {
         if previous == tail { tail = last.it.index }
         // Sequentially consistent: pairs with the daemon's look at the count after it has said
         // that it sleeps.
-        count.add(added, ordering: .sequentiallyConsistent)
+        count.wrappingAdd(added, ordering: .sequentiallyConsistent)
         lock.unlock()
     }
 
@@ -66,7 +66,7 @@ public struct RunQueue: ~Copyable {
         if !isWanted(job) { return nil }
         head = job.it.queueNext
         if head == Job.none { tail = Job.none }
-        count.subtract(1, ordering: .relaxed)
+        count.wrappingSubtract(1, ordering: .relaxed)
         return job
     }
 
@@ -101,7 +101,7 @@ public struct RunQueue: ~Copyable {
             last = job
             taken &+= 1
         }
-        count.subtract(taken, ordering: .relaxed)
+        count.wrappingSubtract(taken, ordering: .relaxed)
         return first
     }
 
@@ -113,7 +113,7 @@ public struct RunQueue: ~Copyable {
         if head == Job.none { tail = job.it.index }
         head = job.it.index
         // As in `append`.
-        count.add(1, ordering: .sequentiallyConsistent)
+        count.wrappingAdd(1, ordering: .sequentiallyConsistent)
         lock.unlock()
     }
 

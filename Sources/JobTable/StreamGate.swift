@@ -62,8 +62,8 @@ public struct StreamGate: ~Copyable {
         if job.it.inode == 0 { return }
         lock.lock()
         list(job.it.inode, job.it.operation != .read).it.append(table, job)
-        count.add(1, ordering: .relaxed)
-        if isExclusiveWrite(job) { exclusiveWrites.add(1, ordering: .relaxed) }
+        count.wrappingAdd(1, ordering: .relaxed)
+        if isExclusiveWrite(job) { exclusiveWrites.wrappingAdd(1, ordering: .relaxed) }
         lock.unlock()
     }
 
@@ -111,8 +111,8 @@ public struct StreamGate: ~Copyable {
         lock.lock()
         let isFirst = !hasEarlierLocked(table, job)
         list(job.it.inode, job.it.operation != .read).it.remove(table, job)
-        count.subtract(1, ordering: .relaxed)
-        if isExclusiveWrite(job) { exclusiveWrites.subtract(1, ordering: .relaxed) }
+        count.wrappingSubtract(1, ordering: .relaxed)
+        if isExclusiveWrite(job) { exclusiveWrites.wrappingSubtract(1, ordering: .relaxed) }
         var parked = isFirst ? followerLocked(table, job) : nil
         // A job that is not parked yet will find itself first.
         if parked?.it.isParked == false { parked = nil }
@@ -157,12 +157,12 @@ public struct StreamGate: ~Copyable {
             lock.lock()
             let seen = changes.load(ordering: .acquiring)
             let isReady = isReadyLocked()
-            if !isReady && mayWait { sleepers.add(1, ordering: .relaxed) }
+            if !isReady && mayWait { sleepers.wrappingAdd(1, ordering: .relaxed) }
             lock.unlock()
             if isReady || !mayWait { return isReady }
             if asKernel { CurrentThread().blockUntilLeaving() }
             _ = changes.wait(while: seen, until: .max)
-            sleepers.subtract(1, ordering: .relaxed)
+            sleepers.wrappingSubtract(1, ordering: .relaxed)
         }
     }
 

@@ -218,7 +218,7 @@ extension Ref where Pointee == Context {
     @inline(__always)
     func publish(_ events: UInt, count: UInt32, isSignalled: Bool = false) {
         it.lock.lock()
-        if isSignalled { it.unannounced.add(1, ordering: .sequentiallyConsistent) }
+        if isSignalled { it.unannounced.wrappingAdd(1, ordering: .sequentiallyConsistent) }
         it.ring.store(from: events, count: count)
         it.counts.inlined.addLocked(UInt64(count))
         it.ring.advanceTail(by: count)
@@ -239,13 +239,13 @@ extension Ref where Pointee == Context {
 
     /// The eventfd of a job, or of a batch of events, that was published has its count.
     @inline(__always)
-    func signalled() { it.unannounced.subtract(1, ordering: .sequentiallyConsistent) }
+    func signalled() { it.unannounced.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
 
     // MARK: The request queue
 
     /// Links a deferred job in; it pins the context until `jobAnnounced`.
     func enqueue(_ job: JobRef, in table: Ref<JobTable>, isForKernel: Bool) {
-        it.pins.add(1, ordering: .relaxed)
+        it.pins.wrappingAdd(1, ordering: .relaxed)
         it.lock.lock()
         job.it.ownerPrevious = it.jobsTail
         job.it.ownerNext = Job.none
@@ -283,7 +283,7 @@ extension Ref where Pointee == Context {
         if job.wasCancelled { it.counts.cancelled.addLocked() }
         it.ring.advanceTail(by: 1)
         it.inFlight &-= 1
-        it.unannounced.add(1, ordering: .sequentiallyConsistent)
+        it.unannounced.wrappingAdd(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
         it.jobs &-= 1
         if isForKernel { it.kernelJobs &-= 1 }

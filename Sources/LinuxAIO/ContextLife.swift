@@ -35,7 +35,7 @@ extension Ref where Pointee == LinuxFace {
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
         evicted = evictLocked(address)
-        evicted?.it.pins.add(1, ordering: .sequentiallyConsistent)
+        evicted?.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
         linkLocked(context, at: address)
@@ -140,7 +140,7 @@ extension Ref where Pointee == LinuxFace {
         // A handler that interrupted a call on this very context cannot wait for that call.
         let thread = CurrentThread()
         if thread.isNested && thread.context == context.address { return 0 }
-        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        context.it.sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
         while true {
             let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
             context.it.lock.lock()
@@ -154,7 +154,7 @@ extension Ref where Pointee == LinuxFace {
             let slept = context.it.changes.wait(while: seen, until: .max)
             if slept == failure(EINTR) && !isStillThere { return 0 }
         }
-        context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent)
+        context.it.sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
         return 0
     }
 

@@ -66,7 +66,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(__always)
     private func findOnce(_ address: UInt) -> ContextRef? {
         guard let context = findUnpinned(address) else { return nil }
-        context.it.pins.add(1, ordering: .sequentiallyConsistent)
+        context.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
         if context.it.address.load(ordering: .sequentiallyConsistent) == address
             && !context.isDying
             && (context.visibleId == context.it.index
@@ -119,7 +119,7 @@ extension Ref where Pointee == LinuxFace {
     /// Lets go of a context; the last to let go of a dying one makes its record free.
     @inline(__always)
     func unpin(_ context: ContextRef) {
-        let left = context.it.pins.subtract(1, ordering: .sequentiallyConsistent).newValue
+        let left = context.it.pins.wrappingSubtract(1, ordering: .sequentiallyConsistent).newValue
         if left == 0 && context.isDying {
             release(context)
         }

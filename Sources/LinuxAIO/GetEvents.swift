@@ -79,7 +79,7 @@ extension Ref where Pointee == LinuxFace {
         var mayTakeFromKernel = true
         var mayRead = true
         var mayWatch = true
-        var hasWatched = false
+        var hasSlept = false
         reaping.context.expectCalls()
         while true {
             let context = reaping.context
@@ -95,9 +95,12 @@ extension Ref where Pointee == LinuxFace {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
             }
-            // A watcher wakes for each event, and leaves them to others until there are enough for
-            // him, as who sleeps on the futex does.
-            let mustLeave = hasWatched && context.it.ring.available < reaping.wanted
+            // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
+            // have had ready.
+            let isPoll = reaping.deadlineNs == 0 || reaping.minimum == 0
+            // Who sleeps is woken for what others want, too, and leaves it to them until there are
+            // enough for him (fs/aio.c, aio_complete).
+            let mustLeave = hasSlept && !isPoll && context.it.ring.available < reaping.wanted
             let result = mustLeave ? 0 : takeLocked(&reaping)
             // Before any return: the kernel's io_getevents takes what is there, with no minimum,
             // too.
@@ -114,9 +117,6 @@ extension Ref where Pointee == LinuxFace {
                 return finish(reaping, result)
             }
             mayTakeFromKernel = true
-            // A poll (zero time-out, or no minimum) waits for nothing but what the kernel would
-            // have had ready.
-            let isPoll = reaping.deadlineNs == 0 || reaping.minimum == 0
             if isPoll && !mustAwaitOverdue(reaping) {
                 context.it.lock.unlock()
                 return finish(reaping, 0)
@@ -129,11 +129,11 @@ extension Ref where Pointee == LinuxFace {
                 continue
             }
             mayRead = true
+            hasSlept = true
             let slept: Int
             if reaping.sigmask != 0 && !isPoll {
                 slept = sleepMaskedLocked(reaping)
             } else if mayWatch && !isPoll, let watch = watchLocked(context) {
-                hasWatched = true
                 slept = sleepLocked(reaping, watch, &mayWatch)
             } else {
                 slept = sleepLocked(reaping, isPoll: isPoll)
@@ -245,7 +245,7 @@ extension Ref where Pointee == LinuxFace {
         let seen = context.it.changes.load(ordering: .sequentiallyConsistent)
         // A poll wakes at every publication: the last overdue request may be another reaper's.
         context.it.wantedLeast = min(context.it.wantedLeast, isPoll ? 0 : reaping.wanted)
-        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        context.it.sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let isWithKernel = context.it.kernelJobs > 0
         context.it.lock.unlock()
         if isWithKernel { it.engine.ensureKernelReaper() }
@@ -279,7 +279,7 @@ extension Ref where Pointee == LinuxFace {
     ) -> Int {
         let context = reaping.context
         context.it.wantedLeast = min(context.it.wantedLeast, reaping.wanted)
-        context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+        context.it.sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
         context.it.watchers &+= 1
         context.it.lock.unlock()
         let slept = watch.sleep(until: reaping.deadlineNs)
@@ -293,8 +293,8 @@ extension Ref where Pointee == LinuxFace {
     }
 
     private func forgetSleeperLocked(_ context: ContextRef) {
-        let left = context.it.sleepers.subtract(1, ordering: .sequentiallyConsistent).newValue
-        if left == 0 { context.it.wantedLeast = .max }
+        let sleepers = context.it.sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+        if sleepers.newValue == 0 { context.it.wantedLeast = .max }
     }
 
     /// The same with the caller's signal mask, in ppoll.
@@ -310,7 +310,7 @@ extension Ref where Pointee == LinuxFace {
             else { return 0 }
             sleeper.it.next = context.it.maskedSleepers
             context.it.maskedSleepers = sleeper.address
-            context.it.sleepers.add(1, ordering: .sequentiallyConsistent)
+            context.it.sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
             let isReady =
                 context.it.ring.available >= sleeper.it.wanted
                 || context.isDying || context.isAdopted

@@ -110,7 +110,7 @@ extension Ref where Pointee == LinuxFace {
             }
             gathered.isUnchecked = false
         }
-        context.it.pins.add(1, ordering: .sequentiallyConsistent)
+        context.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
         defer { unpin(context) }
         return submitOurs(
             &gathered, after: accepted, count: min(count, Int(context.it.ring.nr)), pointers)

@@ -89,8 +89,9 @@ extension Ref where Pointee == EngineRecord {
     /// Starts a request on the path that suits its file.
     @inline(__always)
     public func start(_ request: inout Request, _ batch: inout Batch) -> Outcome {
+        keepOrder(&batch, before: request.descriptor)
         // The usual case, decided by the hint alone: a read from memory.
-        if request.attempted == nil && request.operation == .read
+        if request.attempted == nil && request.operation == .read && request.length > 0
             && request.bufferError | request.priorityError == 0 && request.offset >= 0,
             let flags = flagsToReadAtOnce(request.descriptor)
         {
@@ -140,12 +141,12 @@ extension Ref where Pointee == EngineRecord {
 
     // MARK: Reads and writes
 
-    /// A read for the kernel's AIO of a file that was read so last time: that it still is one for
-    /// direct I/O is asked, and the rest now and then. nil when it must be looked at.
+    /// A read for the kernel's AIO of a file that was read with O_DIRECT last time. Only its flags
+    /// are asked for, and now and then it is looked at in full; nil: look at it.
     private func startDirectRead(_ request: Request, _ batch: inout Batch) -> Outcome? {
         if request.operation != .read || request.face != .linux
-            || hint(request.descriptor) != .direct || mayHaveDeferredWrites
-            || CurrentThread().isTimeToDoubt()
+            || hint(request.descriptor) != .direct || !mayGoToKernel(request, batch)
+            || mayHaveDeferredWrites || CurrentThread().isTimeToDoubt()
         {
             return nil
         }

@@ -327,7 +327,7 @@ extension Ref where Pointee == EngineRecord {
 
     private func start(_ station: Ref<Station>, in slot: borrowing StationSlot) -> Int {
         // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
-        station.it.users.add(1, ordering: .sequentiallyConsistent)
+        station.it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         defer { station.release() }
         it.mayTuneThreads.store(SandboxProbe.mayTuneThreads(), ordering: .relaxed)
         let result = station.start()

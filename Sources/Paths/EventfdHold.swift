@@ -23,7 +23,7 @@ public struct EventfdHold {
         var batch = Batch()
         batch.station = station
         // Ours, until `signal`; the batch gives up its own when it is handed over.
-        station.it.users.add(1, ordering: .sequentiallyConsistent)
+        station.it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         job.it.operation = .notify
         job.it.pollEvents = 1
         job.it.resfd = descriptor

@@ -197,7 +197,8 @@ enum FileChecks {
     /// True when the file has an fsync operation: most regular files, block devices and
     /// directories.
     static func hasFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
-        if facts.isRegular { return !FileFacts.isOnFileSystemWithoutFsync(descriptor, facts) }
-        return facts.isBlock || facts.kind == .directory
+        let isDirectory = facts.kind == .directory
+        if !facts.isRegular && !isDirectory { return facts.isBlock }
+        return !FileFacts.isOnFileSystemWithoutFsync(descriptor, isDirectory: isDirectory)
     }
 }

@@ -1,4 +1,4 @@
-// What a look at a descriptor's file tells: two system calls.
+// What a look at a descriptor's file tells: two system calls, three of one that may be written to.
 
 import CLibAIO
 import JobTable
@@ -128,13 +128,17 @@ struct FileFacts {
         }
     }
 
-    /// proc, debugfs, tracefs, mqueue, nsfs, secretmem (statfs(2), include/uapi/linux/magic.h):
-    /// regular files without an fsync operation. None of them is on a device, whose number would
-    /// have a major part.
-    static func isOnFileSystemWithoutFsync(_ descriptor: Int32, _ facts: FileFacts) -> Bool {
-        if facts.device >> 8 & 0xfff != 0 { return false }
+    /// File systems whose files have no fsync operation (statfs(2), include/uapi/linux/magic.h):
+    /// proc, debugfs, tracefs, mqueue, nsfs, secretmem, securityfs, binfmt_misc, and those that
+    /// cannot be written to: squashfs, iso9660, erofs, cramfs, romfs. Of some, directories have
+    /// one; they have none on sysfs and cgroups, whose files do.
+    static func isOnFileSystemWithoutFsync(_ descriptor: Int32, isDirectory: Bool) -> Bool {
         switch fileSystemType(descriptor) {
-        case 0x9fa0, 0x6462_6720, 0x7472_6163, 0x1980_0202, 0x6e73_6673, 0x5345_434d: return true
+        case 0x9fa0, 0x7371_7368, 0x9660, 0xe0f5_e1e2, 0x28cd_3d45, 0x7275: return true
+        case 0x6462_6720, 0x7472_6163, 0x1980_0202, 0x6e73_6673, 0x5345_434d, 0x7363_6673,
+            0x4249_4e4d:
+            return !isDirectory
+        case 0x6265_6572, 0x6367_7270, 0x27_e0eb: return isDirectory
         default: return false
         }
     }
@@ -159,12 +163,13 @@ struct FileFacts {
 }
 
 extension FileFacts {
-    /// What is needed to read a regular file or block device for direct I/O; nil where the
-    /// descriptor leads to no such file now. Its identity is left out.
+    /// What is needed to read a regular file or block device for direct I/O, by its flags alone:
+    /// nil where the descriptor leads to no such file now. A pipe may have O_DIRECT, too, but not
+    /// O_LARGEFILE, which open(2) sets. The identity is left out.
     init?(ofDirectFile descriptor: Int32) {
         self.init()
         flags = System.openFlags(descriptor)
-        if flags < 0 || !isDirect { return nil }
+        if flags < 0 || !isDirect || flags & Int(IOCTX_O_LARGEFILE) == 0 { return nil }
         kind = .direct
         status.st_mode = mode_t(FileType.regular)
     }

@@ -64,7 +64,7 @@ extension Ref where Pointee == Station {
             return
         }
         if job.it.isExclusive && station.it.kind == .pool {
-            station.it.running.add(1, ordering: .acquiringAndReleasing)
+            station.it.running.wrappingAdd(1, ordering: .acquiringAndReleasing)
             station.it.pool.work.append(it.table, first: job, last: job, count: 1)
             // The worker that has done the one before it will look for it now. A daemon of another
             // station cannot call the manager, but it can wake a worker.
@@ -83,7 +83,7 @@ extension Ref where Pointee == Station {
     func mayStart(_ job: JobRef) -> Bool {
         let isOrdered = job.it.isStream || job.it.isExclusive
         if !isOrdered && !job.it.operation.isSync { return true }
-        it.users.add(1, ordering: .sequentiallyConsistent)
+        it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let mayStart =
             isOrdered
             ? it.engine.it.streams.mayStart(it.table, job)

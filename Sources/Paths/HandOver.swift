@@ -149,13 +149,7 @@ extension Ref where Pointee == EngineRecord {
     public func handOver(
         _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
     ) {
-        if let station = batch.native {
-            if let first = batch.nativeFirst { station.submitToKernel(first) }
-            station.release()
-            batch.native = nil
-            batch.nativeFirst = nil
-            batch.nativeLast = nil
-        }
+        handOverToKernel(&batch)
         guard let station = batch.station else { return }
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
@@ -170,6 +164,22 @@ extension Ref where Pointee == EngineRecord {
         let submission = batch.submission
         batch = Batch(kernelUser: batch.kernelUser)
         batch.submission = submission
+    }
+
+    private func handOverToKernel(_ batch: inout Batch) {
+        guard let station = batch.native else { return }
+        if let first = batch.nativeFirst { station.submitToKernel(first) }
+        station.release()
+        batch.native = nil
+        batch.nativeFirst = nil
+        batch.nativeLast = nil
+    }
+
+    /// Before a request on a descriptor: it may run at once, and what the kernel's AIO is to be
+    /// given comes before it. Not for another that it is likely to be given.
+    @inline(__always)
+    public func keepOrder(_ batch: inout Batch, before descriptor: Int32) {
+        if batch.nativeFirst != nil && hint(descriptor) != .direct { handOverToKernel(&batch) }
     }
 
     // MARK: Files
@@ -311,12 +321,15 @@ extension Ref where Pointee == EngineRecord {
     ) -> Outcome {
         let isStream = facts.kind == .stream
         if request.face == .posix {
-            // Its calls do not wait.
-            if request.operation.isSync
-                && it.syncs.isOccupied(it.table, device: facts.device, inode: facts.inode)
-                || request.operation == .write && facts.blocksWriters
-            {
+            // Its calls do not wait for terminals and the like.
+            if request.operation == .write && facts.blocksWriters {
                 return .refused(failure(EAGAIN))
+            }
+            if request.operation.isSync {
+                handOver(&batch)
+                awaitEarlier {
+                    it.syncs.isOccupied(it.table, device: facts.device, inode: facts.inode)
+                }
             }
         } else if request.operation != .poll && !facts.isAnonymous
             && (isStream || isExclusive(request, &batch, facts))
@@ -350,6 +363,15 @@ extension Ref where Pointee == EngineRecord {
         }
     }
 
+    /// Where no daemon can be had, an fsync of POSIX AIO waits in its call for the requests before
+    /// it on its file, which all end by themselves: a program takes a refusal for lost data. Takes
+    /// the kernel's events meanwhile, for it may be alone.
+    func awaitEarlier(while isThere: () -> Bool) {
+        while isThere() {
+            if takeKernelEvents() == 0 { System.sleep(nanoseconds: 100_000) }
+        }
+    }
+
     /// Runs a batch that no daemon could be reached for, in the submitter.
     private func runHere(_ station: Ref<Station>, _ first: JobRef) {
         var next: JobRef? = first
@@ -369,10 +391,10 @@ extension Ref where Pointee == Station {
     func runInSubmitter(_ job: JobRef) {
         let isItsTurn: Bool
         if job.it.face == .posix {
-            // Its calls do not wait.
-            isItsTurn =
-                !job.it.isStream && !job.it.blocksWhenReady
-                && !(job.it.operation.isSync && it.engine.it.syncs.hasEarlier(it.table, job))
+            isItsTurn = !job.it.isStream && !job.it.blocksWhenReady
+            if job.it.operation.isSync {
+                it.engine.awaitEarlier { it.engine.it.syncs.hasEarlier(it.table, job) }
+            }
         } else {
             isItsTurn =
                 !(job.it.isStream || job.it.isExclusive)

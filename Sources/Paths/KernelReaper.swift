@@ -2,8 +2,9 @@
 // requests, or the daemon.
 //
 // To wake a thread that wakes another takes a good part of the time that a disk needs. So a thread
-// in aio_suspend or io_getevents whose request is the only one with the kernel *watches*: it sleeps
-// for the kernel's event itself and publishes what it finds, while the daemon sleeps on a futex.
+// *watches*: it sleeps for the kernel's event itself and publishes what it finds, while the daemon
+// sleeps on a futex. In aio_suspend it does where its request is the only one with the kernel, in
+// io_getevents where all requests of its context are there and it has made them.
 // Whoever depends on events and cannot watch calls the daemon, which then takes them until none is
 // in flight: sleepers on a futex, requests that notify, exit. Whoever looks at a request that is
 // under way takes what is there. A program that only reads the ring of its context does not look:
@@ -24,15 +25,17 @@ struct KernelReaper: ~Copyable {
     static let daemon: UInt64 = 1
     /// Somebody with signals blocked, for the time of one call.
     static let taker: UInt64 = 2
-    /// All other values name a watcher: its thread in these bits, since when in those above.
+    /// All other values are a watcher's: what its thread's name comes to in these bits, and since
+    /// when in those above. Of two threads that come to the same, one may take the other's place,
+    /// who then sleeps on for some milliseconds.
     fileprivate static let threadMask: UInt64 = (1 << 22) - 1
 
     /// How long a watcher sleeps, and for how long it is trusted.
     fileprivate static let watchNs: UInt64 = 10_000_000
     fileprivate static let trustNs: UInt64 = 25_000_000
-    /// How often the daemon looks after events for a ring: a program that takes some itself is
-    /// less likely to read the ring. And how many times it looks in vain.
-    fileprivate static let lookNs: UInt64 = 2_000_000
+    /// The daemon looks after events for a ring every 2 ms, or every 10 ms while threads of the
+    /// program take events, and stops after so many looks in vain.
+    static let lookNs: UInt64 = 2_000_000
     fileprivate static let seldomNs: UInt64 = 10_000_000
     fileprivate static let looksMax: UInt32 = 32
 
@@ -51,8 +54,8 @@ struct KernelReaper: ~Copyable {
         (holder & ~threadMask) &+ trustNs
     }
 
-    /// Of a thread's name, whose lower bits alone are much the same in all threads: the golden
-    /// ratio spreads them.
+    /// The names of threads differ little in their lower bits: they are multiplied by the golden
+    /// ratio first.
     fileprivate static func bits(of thread: UInt32) -> UInt64 {
         UInt64((thread &* 0x9e37_79b1) >> 10)
     }
@@ -227,7 +230,9 @@ extension Ref where Pointee == Station {
         defer { CurrentThread().leaveCritical() }
         if !it.native.reaper.replace(holder, by: KernelReaper.taker) { return 0 }
         let count = takeEvents(atLeast: 0, withinMs: 0)
-        if count > 0 { it.native.takings.wrappingAdd(1, ordering: .relaxed) }
+        if count > 0 && CurrentThread().station == 0 {
+            it.native.takings.wrappingAdd(1, ordering: .relaxed)
+        }
         it.native.reaper.holder.store(next, ordering: .sequentiallyConsistent)
         if it.native.reaper.isWanted.load(ordering: .sequentiallyConsistent)
             && it.running.load(ordering: .sequentiallyConsistent) != 0
@@ -284,7 +289,7 @@ extension Ref where Pointee == Station {
         return takings == it.native.takingsSeen ? KernelReaper.lookNs : KernelReaper.seldomNs
     }
 
-    /// Those of an earlier life.
+    /// Resets what the station's last daemon has left.
     func forgetReaper() {
         it.native.reaper.holder.store(KernelReaper.nobody, ordering: .sequentiallyConsistent)
         it.native.reaper.isWanted.store(false, ordering: .sequentiallyConsistent)

@@ -38,7 +38,7 @@ extension Ref where Pointee == Station {
     }
 
     /// In a worker: submitters may count on it from now on.
-    func offer() { it.pool.lingering.offers.add(1, ordering: .sequentiallyConsistent) }
+    func offer() { it.pool.lingering.offers.wrappingAdd(1, ordering: .sequentiallyConsistent) }
 
     /// Takes an offer, of anybody: in a submitter after it has queued its job, in a worker that had
     /// made one. False when there is none.

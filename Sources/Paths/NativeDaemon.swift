@@ -32,7 +32,7 @@ struct NativeDaemon: ~Copyable {
     let ringHandOvers = Atomic<UInt32>(0)
     /// The daemon does that at the moment, and need not be told of more.
     let isLooking = Atomic<Bool>(false)
-    /// Takings of events so far by threads of the program, each of them alone at that time.
+    /// How often a thread of the program has taken events; whoever takes some is alone then.
     let takings = Atomic<UInt32>(0)
     /// The daemon's own: `ringHandOvers` and `takings` when it looked last, and how often it will
     /// look again.
@@ -72,8 +72,7 @@ extension Ref where Pointee == EngineRecord {
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome? {
         let end = request.offset &+ Int64(request.length)
-        // Flags that the file does not take are refused by the path that tries them at once.
-        if batch.kernelUser == 0 || request.rwFlags != 0
+        if !mayGoToKernel(request, batch)
             || !facts.suitsKernelAIO(isWrite: request.operation == .write, end: end)
         {
             return nil
@@ -81,9 +80,16 @@ extension Ref where Pointee == EngineRecord {
         return postponeNative(request, &batch, facts, inFlightMax: it.table.it.limits.maxBufAio)
     }
 
-    /// The same for an fsync. It goes to the kernel when nothing else is there, so that the thread
-    /// that waits for it can sleep there, too; several at once are for a pool's workers, who need
-    /// nobody to pass their results on.
+    /// Whether a transfer may take that path if its file suits. Flags that the file does not take
+    /// are refused by the path that tries them at once.
+    func mayGoToKernel(_ request: Request, _ batch: borrowing Batch) -> Bool {
+        it.choice == .automatic && batch.kernelUser != 0 && request.resfd < 0
+            && request.rwFlags == 0
+    }
+
+    /// Makes a job for the kernel of an fsync. It goes there when nothing else does, so that the
+    /// thread that waits for it can sleep there, too; several at once are for a pool's workers, who
+    /// need nobody to pass their results on.
     func postponeNativeSync(
         _ request: Request, _ batch: inout Batch, _ facts: FileFacts
     ) -> Outcome? {
@@ -97,11 +103,11 @@ extension Ref where Pointee == EngineRecord {
         if it.choice != .automatic || request.resfd >= 0 { return nil }
         if batch.native == nil { batch.native = acquireNativeStation() }
         guard let station = batch.native else { return nil }
-        let running = station.it.running.add(1, ordering: .sequentiallyConsistent).oldValue
+        let running = station.it.running.wrappingAdd(1, ordering: .sequentiallyConsistent).oldValue
         if running == 0 { station.it.native.user.store(batch.kernelUser, ordering: .relaxed) }
         let isUser = station.it.native.user.load(ordering: .relaxed) == batch.kernelUser
         guard running < inFlightMax, isUser, let job = it.table.allocate() else {
-            station.it.running.subtract(1, ordering: .sequentiallyConsistent)
+            station.it.running.wrappingSubtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
         job.it.station.store(station.address, ordering: .relaxed)
@@ -116,7 +122,7 @@ extension Ref where Pointee == EngineRecord {
         }
         if !maySubmit {
             it.table.free(job, from: .preparing)
-            station.it.running.subtract(1, ordering: .sequentiallyConsistent)
+            station.it.running.wrappingSubtract(1, ordering: .sequentiallyConsistent)
             return nil
         }
         it.table.it.counters.it.numBufAio.raise()
@@ -166,15 +172,21 @@ extension Ref where Pointee == Station {
                 endKernelRequests(1)
             }
         }
-        let submitted = KernelAIO.submit(it.native.context, Int(count), pointers)
-        // What the kernel does not take is done here.
-        for index in UInt(max(submitted, 0))..<count {
-            guard let pointer = Ref<UInt>(address: pointers &+ index &* 8),
-                let iocb = Ref<iocb>(address: pointer.it),
+        var index: UInt = 0
+        while index < count {
+            let pointer = pointers &+ index &* 8
+            let submitted = KernelAIO.submit(it.native.context, Int(count &- index), pointer)
+            index &+= UInt(max(submitted, 0))
+            if index >= count { return }
+            // What the kernel does not take is done here.
+            if let iocb = Ref<UInt>(address: pointers &+ index &* 8)
+                .flatMap({ Ref<iocb>(address: $0.it) }),
                 let job = it.table.job(named: iocb.it.aio_data)
-            else { continue }
-            performInSubmitter(job)
-            endKernelRequests(1)
+            {
+                performInSubmitter(job)
+                endKernelRequests(1)
+            }
+            index &+= 1
         }
     }
 
@@ -191,7 +203,7 @@ extension Ref where Pointee == Station {
             if job.it.vectorCount == 1, let vector = Ref<Vector>(address: vectors) {
                 iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD)
                 iocb.aio_buf = UInt64(vector.it.base)
-                iocb.aio_nbytes = UInt64(vector.it.length)
+                iocb.aio_nbytes = UInt64(truncatingIfNeeded: vector.it.length)
             } else {
                 iocb.aio_lio_opcode = UInt16(isWrite ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV)
                 iocb.aio_buf = UInt64(vectors)
@@ -212,7 +224,9 @@ extension Ref where Pointee == Station {
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let isIdle: Bool
         if it.native.reaper.holder.load(ordering: .sequentiallyConsistent) == KernelReaper.daemon {
-            isIdle = takeEvents(atLeast: 1, withinMs: lifetimeMs) == 0
+            let taken = takeEvents(atLeast: 1, withinMs: lifetimeMs)
+            isIdle = taken == 0
+            if taken < 0 && taken != failure(EINTR) { takeWithoutCall() }
         } else if looksAfterRings() {
             isIdle = false
             _ = awaitCall(within: nsUntilNextLook())
@@ -231,6 +245,14 @@ extension Ref where Pointee == Station {
         if isIdle { return tryToLeave { _ = KernelAIO.destroy(it.native.context) } }
         leavePlaceIfInTheWay()
         return false
+    }
+
+    /// For a daemon whose call is refused, by a filter that came late: takes what is in the ring,
+    /// after a while, and leaves when that was all.
+    private func takeWithoutCall() {
+        System.sleep(nanoseconds: KernelReaper.lookNs)
+        _ = takeEvents(atLeast: 0, withinMs: 0)
+        it.native.reaper.isInTheWay.store(true, ordering: .relaxed)
     }
 
     /// Takes events and publishes their jobs; how many, or a negated errno. By whoever may: see
@@ -282,6 +304,6 @@ extension Ref where Pointee == Station {
 
     private func endKernelRequests(_ count: UInt32) {
         it.table.it.counters.it.numBufAio.lower(UInt64(count))
-        it.running.subtract(count, ordering: .sequentiallyConsistent)
+        it.running.wrappingSubtract(count, ordering: .sequentiallyConsistent)
     }
 }

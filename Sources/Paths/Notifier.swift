@@ -59,7 +59,7 @@ public struct Notifier {
         self.releaseJob = releaseJob
         // The carrier takes the eventfd to the daemon; the batch's hold on the station ends there,
         // ours stays until `finish`.
-        station.it.users.add(1, ordering: .sequentiallyConsistent)
+        station.it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         engine.handOver(&batch)
         if !station.it.files.isReady(releaseJob.it.heldEventfd) {
             // It never got there: the jobs must not reach a daemon that does not have it.

@@ -22,7 +22,7 @@ extension Ref where Pointee == Station {
         }
         // The workers need not be told by the manager.
         let (device, inode) = (first.it.device, first.it.inode)
-        it.running.add(count, ordering: .sequentiallyConsistent)
+        it.running.wrappingAdd(count, ordering: .sequentiallyConsistent)
         if batch.newFiles == 0 {
             it.pool.work.append(it.table, first: first, last: last, count: count)
         } else {
@@ -32,7 +32,7 @@ extension Ref where Pointee == Station {
                 }
             }
             if result < 0 {
-                it.running.subtract(count, ordering: .sequentiallyConsistent)
+                it.running.wrappingSubtract(count, ordering: .sequentiallyConsistent)
                 return result
             }
         }

@@ -69,14 +69,14 @@ extension Ref where Pointee == Station {
         receiveForWorkers()
         while let job = next {
             next = it.table.successor(of: job)
-            it.running.add(1, ordering: .acquiringAndReleasing)
+            it.running.wrappingAdd(1, ordering: .acquiringAndReleasing)
             if job.it.operation == .notify {
                 _ = job.transition(from: .queued, to: .running)
                 if job.it.pollEvents != 0 { signalEventfd(job.it.heldEventfd) }
                 settle(job, from: .running, result: 0)
             } else if !mayStart(job) {
                 // Parked; it is not running.
-                it.running.subtract(1, ordering: .acquiringAndReleasing)
+                it.running.wrappingSubtract(1, ordering: .acquiringAndReleasing)
             } else if job.awaitsReadiness {
                 if job.transition(from: .queued, to: .running) {
                     waitForReadiness(job)
@@ -99,12 +99,12 @@ extension Ref where Pointee == Station {
             it.pool.workers.load(ordering: .acquiring) < it.table.it.limits.maxAioProcs
         {
             missing &-= 1
-            it.pool.workers.add(1, ordering: .acquiringAndReleasing)
+            it.pool.workers.wrappingAdd(1, ordering: .acquiringAndReleasing)
             let error = unsafe ioctx_thread_start(
                 { unsafe PoolDaemons.workerMain($0) }, UnsafeMutableRawPointer(pointer),
                 Int(IOCTX_DAEMON_STACK_BYTES))
             if error != 0 {
-                it.pool.workers.subtract(1, ordering: .acquiringAndReleasing)
+                it.pool.workers.wrappingSubtract(1, ordering: .acquiringAndReleasing)
                 // With no worker at all the manager does the work itself.
                 if it.pool.workers.load(ordering: .acquiring) == 0 { workOffAll() }
                 return

@@ -22,14 +22,14 @@ extension Ref where Pointee == Station {
                 it.pool.workers.load(ordering: .relaxed) > limits.targetAioProcs
             let lifetimeMs = isBeyondTarget ? limits.aiodTimeoutMs : limits.aiodLifetimeMs
             let seen = it.pool.workSignal.load(ordering: .sequentiallyConsistent)
-            it.pool.idleWorkers.add(1, ordering: .sequentiallyConsistent)
+            it.pool.idleWorkers.wrappingAdd(1, ordering: .sequentiallyConsistent)
             var result = 0
             if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 {
                 result = it.pool.workSignal.wait(
                     while: seen,
                     until: System.monotonicNs() &+ UInt64(lifetimeMs) &* 1_000_000)
             }
-            it.pool.idleWorkers.subtract(1, ordering: .sequentiallyConsistent)
+            it.pool.idleWorkers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
             if result == failure(ETIMEDOUT)
                 && it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0
             {
@@ -38,11 +38,11 @@ extension Ref where Pointee == Station {
         }
         // A job may come while this worker is on its way out and counted as there. As long as it
         // looks for one, the station may not end.
-        it.running.add(1, ordering: .sequentiallyConsistent)
+        it.running.wrappingAdd(1, ordering: .sequentiallyConsistent)
         it.table.it.counters.it.numAioProcs.lower()
-        it.pool.workers.subtract(1, ordering: .sequentiallyConsistent)
+        it.pool.workers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) != 0 { workOffAll() }
-        it.running.subtract(1, ordering: .sequentiallyConsistent)
+        it.running.wrappingSubtract(1, ordering: .sequentiallyConsistent)
     }
 
     /// Somebody has counted on this worker, which has got `job` to do: what need not come after
@@ -75,7 +75,7 @@ extension Ref where Pointee == Station {
             }
             if job.it.isExclusive && !mayStart(job) {
                 // Parked; whoever does the one before it will look for it.
-                it.running.subtract(1, ordering: .acquiringAndReleasing)
+                it.running.wrappingSubtract(1, ordering: .acquiringAndReleasing)
                 continue
             }
             if !job.transition(from: .queued, to: .running) {
@@ -162,7 +162,7 @@ extension Ref where Pointee == Station {
         if eventfd != Job.none { signalEventfd(eventfd) }
         if offers { offer() }
         announce(job)
-        it.running.subtract(1, ordering: .acquiringAndReleasing)
+        it.running.wrappingSubtract(1, ordering: .acquiringAndReleasing)
     }
 
     func signalEventfd(_ index: UInt32) {

@@ -77,7 +77,7 @@ struct Submission {
         self.coldReads = coldReads
     }
 
-    /// 0, or -EBADF.
+    /// 0, or what FileFacts.of answers.
     @inline(__always)
     mutating func facts(of descriptor: Int32, _ result: inout FileFacts) -> Int {
         if self.descriptor != descriptor || descriptor < 0 {
@@ -163,9 +163,9 @@ public struct Batch: ~Copyable {
     /// `kernelUser` for all requests of POSIX AIO, which is no address.
     public static let posixFace: UInt = 1
 
-    /// No daemon has anything to do for it; there may be jobs for the kernel's AIO.
+    /// Nothing waits for the hand-over.
     @inline(__always)
-    public var isEmpty: Bool { first == nil }
+    public var isEmpty: Bool { first == nil && nativeFirst == nil }
 
     /// True when the batch should be handed over before more is added.
     var isFull: Bool { count >= 256 || newFiles >= UInt32(PoolDaemons.filesPerMessage - 4) }

@@ -96,7 +96,7 @@ extension Ref where Pointee == Station {
     func retain() -> Bool {
         // Sequentially consistent: pairs with tryToLeave(), which stores leaving and then reads
         // the users.
-        it.users.add(1, ordering: .sequentiallyConsistent)
+        it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         if it.state.load(ordering: .sequentiallyConsistent) == Station.ready
             && !it.isLost.load(ordering: .sequentiallyConsistent)
         {
@@ -106,7 +106,7 @@ extension Ref where Pointee == Station {
         return false
     }
 
-    func release() { it.users.subtract(1, ordering: .sequentiallyConsistent) }
+    func release() { it.users.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
 
     /// True when the descriptor that leads to the daemon is still ours: programs close what they
     /// do not know, and the number may be a stranger's by now.

@@ -45,7 +45,7 @@ struct DoneQueue: ~Copyable {
 
     /// Adds a request whose block has its outcome before anybody else could ask for it.
     func add(_ block: BlockRef) {
-        let place = tail.add(1, ordering: .relaxed).oldValue
+        let place = tail.wrappingAdd(1, ordering: .relaxed).oldValue
         block.it.place.store(place, ordering: .relaxed)
         let entry = entry(place)
         entry.it.block.store(block.address, ordering: .relaxed)
@@ -57,7 +57,7 @@ struct DoneQueue: ~Copyable {
     /// Gives a request its place in the order, before the program can know that it is done; where
     /// that is.
     func enter(_ block: BlockRef) -> UInt64 {
-        let place = tail.add(1, ordering: .relaxed).oldValue
+        let place = tail.wrappingAdd(1, ordering: .relaxed).oldValue
         block.it.place.store(place, ordering: .relaxed)
         let entry = entry(place)
         entry.it.block.store(block.address | 1, ordering: .relaxed)

@@ -88,14 +88,15 @@ extension Ref where Pointee == PosixFace {
 
     /// Counts a request of the list as done.
     func settle(_ list: ListRef, failed: Bool, isInline: Bool) {
-        if failed { list.it.failures.add(1, ordering: .relaxed) }
+        if failed { list.it.failures.wrappingAdd(1, ordering: .relaxed) }
         if !isInline { leave(list) }
     }
 
     /// Drops a reference: of a request that is done, or of the call.
     func leave(_ list: ListRef) {
         let isAwaited = list.it.isAwaited
-        let left = list.it.references.subtract(1, ordering: .sequentiallyConsistent).newValue
+        let references = list.it.references.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+        let left = references.newValue
         if left == 0 {
             let notification = list.it.notification
             let eventfd = list.it.eventfd

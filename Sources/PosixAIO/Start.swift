@@ -13,12 +13,14 @@ import Synchronization
 extension Ref where Pointee == PosixFace {
     /// One aio_read or the like. 0 or a negated errno.
     func start(_ block: BlockRef, _ operation: Transfer) -> Int {
-        let refusal = refusal(of: block, operation)
+        let length = block.it.length
+        let refusal = refusal(of: block, length: length)
         if refusal < 0 { return refuse(block, refusal) }
         it.done.remove(block)
-        var vector = Vector(base: block.it.buffer, length: block.it.length)
+        var vector = Vector(base: block.it.buffer, length: length)
         return withAddress(of: &vector) { vectorAddress in
-            var request = operation.request(of: block, vector: UInt(bitPattern: vectorAddress))
+            var request = operation.request(
+                of: block, length: length, vector: UInt(bitPattern: vectorAddress))
             // The usual case takes no lock, so a handler may interrupt it.
             if !operation.isVectored && !block.it.notification.needsThread(ofList: false),
                 let result = it.engine.transferAtOnce(&request)
@@ -78,7 +80,7 @@ extension Ref where Pointee == PosixFace {
         case .deferred(let job):
             let isForKernel = it.engine.isForKernel(job)
             countDeferred(job, isForKernel)
-            list?.it.references.add(1, ordering: .relaxed)
+            list?.it.references.wrappingAdd(1, ordering: .relaxed)
             job.it.owner = list?.address ?? 0
             block.it.job.store(job.name, ordering: .relaxed)
             block.it.result.store(
@@ -147,8 +149,8 @@ extension Ref where Pointee == PosixFace {
     // MARK: Checks
 
     /// What is wrong with the request whatever its file: a negated errno, or 0.
-    private func refusal(of block: BlockRef, _ operation: Transfer) -> Int {
-        if block.it.offset < 0 || block.it.length < 0 { return failure(EINVAL) }
+    private func refusal(of block: BlockRef, length: Int) -> Int {
+        if block.it.offset < 0 || length < 0 { return failure(EINVAL) }
         if block.it.priority < 0 || block.it.priority > Int32(IOCTX_AIO_PRIO_DELTA_MAX) {
             return failure(EINVAL)
         }
@@ -212,12 +214,15 @@ extension Ref where Pointee == PosixFace {
         guard let operation = Transfer(listOpcode: block.it.opcode) else {
             return refuse(block, failure(EINVAL))
         }
-        let refusal = refusal(of: block, operation)
+        let length = block.it.length
+        let refusal = refusal(of: block, length: length)
         if refusal < 0 { return refuse(block, refusal) }
         it.done.remove(block)
-        var vector = Vector(base: block.it.buffer, length: block.it.length)
+        it.engine.keepOrder(&batch, before: block.it.descriptor)
+        var vector = Vector(base: block.it.buffer, length: length)
         return withAddress(of: &vector) {
-            var request = operation.request(of: block, vector: UInt(bitPattern: $0))
+            var request = operation.request(
+                of: block, length: length, vector: UInt(bitPattern: $0))
             if !block.it.notification.needsThread(ofList: false),
                 let result = it.engine.transferAtOnce(&request)
             {
@@ -263,16 +268,17 @@ struct Transfer {
         isVectored = false
     }
 
-    /// The request of a block, which is read here and not again. `vector` is the address of a
+    /// The request of a block, which is read here and not again; its length has been read before,
+    /// once for all: another thread of the program may change it. `vector` is the address of a
     /// vector on the caller's stack.
     @inline(__always)
-    func request(of block: BlockRef, vector: UInt) -> Request {
+    func request(of block: BlockRef, length: Int, vector: UInt) -> Request {
         var request = Request(
             operation: isWrite ? .write : .read, descriptor: block.it.descriptor)
         request.face = .posix
         request.priority = UInt8(truncatingIfNeeded: block.it.priority)
         request.offset = block.it.offset
-        request.length = min(block.it.length, System.transferBytesMax)
+        request.length = min(length, System.transferBytesMax)
         request.vectors = vector
         request.vectorCount = 1
         request.resfd = block.it.notification.eventfd

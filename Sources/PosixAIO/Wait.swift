@@ -155,9 +155,9 @@ extension Ref where Pointee == PosixFace {
         var reason = 0
         // Sequentially consistent: pairs with complete(), which opens the entry and then looks for
         // collectors.
-        it.collectors.add(1, ordering: .sequentiallyConsistent)
+        it.collectors.wrappingAdd(1, ordering: .sequentiallyConsistent)
         defer {
-            if isStillThere { it.collectors.subtract(1, ordering: .sequentiallyConsistent) }
+            if isStillThere { it.collectors.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
         }
         while true {
             let seen = it.changes.load(ordering: .sequentiallyConsistent)

@@ -223,6 +223,27 @@ static void writes_are_read_back(void) {
     must(io_destroy(load->context), 0);
 }
 
+// The later request of the call may run at once, and is for the same bytes.
+static void a_write_does_not_overtake_a_read_of_its_call(void) {
+    const char *engine = getenv("IOCTX_ENGINE");
+    if (on_layer() && engine && strcmp(engine, "auto") != 0)
+        skip_case("a daemon comes to the read later than the kernel's AIO");
+    struct load *load = new_load();
+    struct iocb *pair[] = {&load->requests[0], &load->requests[1]};
+    char *found = load->buffers, *written = memset(load->buffers + BLOCK, 'w', BLOCK);
+    int buffered = open(temp_path("file"), O_RDWR);
+    struct io_event events[2];
+    for (int number = 0; number < 100; number++) {
+        long offset = (long)number * BLOCK;
+        io_prep_pread(pair[0], load->fd, found, BLOCK, offset);
+        io_prep_pwrite(pair[1], buffered, written, BLOCK, offset);
+        must(io_submit(load->context, 2, pair), 2);
+        reap(load->context, 2, events);
+        must_that(has_pattern(found, SEED, (uint64_t)offset, BLOCK), "the later write was read");
+    }
+    must(io_destroy(load->context), 0);
+}
+
 // The number led to a direct file a moment ago, and leads to something else now.
 static void a_number_that_was_a_direct_files_is_looked_at(void) {
     struct load *load = new_load();
@@ -291,6 +312,7 @@ static const struct test_case cases[] = {
     CASE(one_thread_submits_and_another_waits),
     CASE(an_interrupted_wait_loses_no_event),
     CASE(writes_are_read_back),
+    CASE(a_write_does_not_overtake_a_read_of_its_call),
     CASE(a_number_that_was_a_direct_files_is_looked_at),
     CASE(destroy_awaits_what_is_in_flight),
 };

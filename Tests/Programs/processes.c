@@ -595,10 +595,10 @@ static void a_network_of_its_own_keeps_no_daemon_away(void) {
 
 // ---- A filter that comes late --------------------------------------------------------------
 
-static void forbid_io_uring_to_all_threads(void) {
+static void forbid_to_all_threads(unsigned call) {
     struct sock_filter instructions[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
     struct sock_fprog filter = {4, instructions};
@@ -618,7 +618,7 @@ static void a_filter_that_comes_late_keeps_back_no_event(void) {
     io_set_eventfd(&waiting, counter);
     submit(context, &waiting);
     make_cold(fd);
-    forbid_io_uring_to_all_threads();
+    forbid_to_all_threads(SYS_io_uring_enter);
     bool has_waiting_failed = false;
     for (int round = 0; round < 8; round++) {
         make_cold(fd);
@@ -648,6 +648,28 @@ static void a_filter_that_comes_late_keeps_back_no_event(void) {
     expect_that(processor_seconds() - before < 0.1, "a daemon is busy with nothing");
 }
 
+// The kernel's AIO takes direct reads, and its events must be had without that call then.
+static void a_filter_against_io_getevents_keeps_back_no_signal(void) {
+    close(patterned_file("file", 9, BLOCK));
+    int fd = open_direct("file", O_RDONLY);
+    struct aiocb block = {
+        .aio_fildes = fd, .aio_buf = aligned(BLOCK), .aio_nbytes = BLOCK,
+        .aio_sigevent = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1}};
+    sigset_t usr1;
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    must(pthread_sigmask(SIG_BLOCK, &usr1, NULL), 0);
+    for (int round = 0; round < 6; round++) {
+        if (round == 3) forbid_to_all_threads(SYS_io_getevents);
+        must(aio_read(&block), 0);
+        must(sigtimedwait(&usr1, NULL, &(struct timespec){5, 0}), SIGUSR1);
+        expect(aio_return(&block), BLOCK);
+    }
+    double before = processor_seconds();
+    sleep_ms(300);
+    expect_that(processor_seconds() - before < 0.1, "a daemon is busy with nothing");
+}
+
 // Whoever is told that a read has failed has its buffer for itself.
 static void a_read_that_a_filter_ends_writes_nothing_later(void) {
     const size_t size = 128 << 20;
@@ -662,7 +684,7 @@ static void a_read_that_a_filter_ends_writes_nothing_later(void) {
     io_prep_pread(&request, fd, buffer, size, 0);
     submit(context, &request);
     sleep_ms(2);
-    forbid_io_uring_to_all_threads();
+    forbid_to_all_threads(SYS_io_uring_enter);
     // Has the daemon look up.
     io_prep_poll(&other, ends[0], POLLIN);
     submit(context, &other);
@@ -700,6 +722,7 @@ static const struct test_case cases[] = {
     CASE(a_network_of_its_own_keeps_no_daemon_away),
     CASE(threads_with_their_own_descriptors_share_few_daemons),
     LAYER_CASE(a_filter_that_comes_late_keeps_back_no_event, 20, PIPE_REASON),
+    CASE(a_filter_against_io_getevents_keeps_back_no_signal),
     SLOW_CASE(a_read_that_a_filter_ends_writes_nothing_later, 60),
     LAYER_CASE(nothing_happens_at_load_time, 20, "the kernel's AIO has nothing to start"),
     LAYER_CASE(idle_daemons_leave_and_come_back, 40, "the kernel's AIO has no daemons in the process"),

@@ -507,6 +507,42 @@ static void aio_cancel_tells_what_it_has_cancelled(void) {
     for (int index = 0; index < 2; index++) pthread_join(others[index], NULL);
 }
 
+// ---- Several who wait -----------------------------------------------------------------------
+
+static void *wait_for_many(void *context) {
+    struct io_event events[256];
+    io_getevents(context, 200, 256, events, NULL);
+    return NULL;
+}
+
+// Who waits for more than there are leaves them to others.
+static void who_wants_one_event_gets_it_beside_who_wants_many(bool is_direct) {
+    int fd = patterned_file("file", 6, 100 * BLOCK);
+    if (is_direct) fd = open_direct("file", O_RDONLY);
+    io_context_t context = used_context(512);
+    char *buffer = aligned(BLOCK);
+    pthread_t other;
+    start_thread(&other, wait_for_many, context);
+    sleep_ms(100);
+    for (int number = 0; number < 100; number++) {
+        struct iocb request;
+        struct io_event event;
+        make_cold(fd);
+        io_prep_pread(&request, fd, buffer, BLOCK, (long)number * BLOCK);
+        submit(context, &request);
+        must(io_getevents(context, 1, 1, &event, &(struct timespec){5, 0}), 1);
+        must((long)event.res, BLOCK);
+    }
+}
+
+static void one_cold_read_beside_who_wants_many(void) {
+    who_wants_one_event_gets_it_beside_who_wants_many(false);
+}
+
+static void one_direct_read_beside_who_wants_many(void) {
+    who_wants_one_event_gets_it_beside_who_wants_many(true);
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         CASE(who_sleeps_with_a_mask_before_the_first_request_gets_its_event),
@@ -527,6 +563,8 @@ int main(int argc, char **argv) {
         CASE(aio_write_leaves_the_programs_own_sigpipe),
         CASE(aio_suspend_sees_what_is_done_and_made_again),
         CASE(a_child_forked_by_a_notification_ends_with_its_thread),
+        CASE(one_cold_read_beside_who_wants_many),
+        CASE(one_direct_read_beside_who_wants_many),
     };
     return RUN_CASES(argc, argv, cases);
 }

@@ -88,9 +88,9 @@ enum {
 };
 
 #if defined(__aarch64__)
-enum { IOCTX_O_DIRECT = 0200000 };
+enum { IOCTX_O_DIRECT = 0200000, IOCTX_O_LARGEFILE = 0400000 };
 #else
-enum { IOCTX_O_DIRECT = 040000 };
+enum { IOCTX_O_DIRECT = 040000, IOCTX_O_LARGEFILE = 0100000 };
 #endif
 
 enum {

@@ -34,6 +34,22 @@ enum FileCases {
             }
             s.reap(context, 16)
         },
+        Case("descriptor/reused-for-a-directory") { s in
+            let context = s.setup()
+            let file = try s.regular()
+            let directory = try s.open("/", O_RDONLY, name: "directory")
+            for _ in 0..<3 { s.run(context, s.pread(file, 100)) }
+            dup2(directory.descriptor, file.descriptor)
+            s.run(context, s.pread(file, 0))
+            s.run(context, s.pread(file, 100))
+        },
+        Case("descriptor/fsync-where-there-is-none") { s in
+            let context = s.setup()
+            for path in ["/proc", "/proc/self/fd", "/sys", "/proc/version", "/sys/kernel", "/dev"] {
+                let file = try s.open(path, O_RDONLY, name: path)
+                s.run(context, s.fsync(file))
+            }
+        },
         Case("descriptor/unlinked-file") { s in
             let context = s.setup()
             let file = try s.regular()
