@@ -171,10 +171,9 @@ struct Ring: ~Copyable {
     /// Has the kernel make the first of the threads that do for the ring what would block. It stays
     /// as long as the caller's thread. 0, or a negated errno: without that thread the kernel would
     /// cancel such requests (io_uring/io-wq.c, io_wq_enqueue).
-    mutating func startWorker() -> Int {
+    mutating func startThread() -> Int {
         guard let entry = nextEntry() else { return failure(EAGAIN) }
-        entry.it.opcode = UInt8(URING_OP_NOP)
-        entry.it.flags = UInt8(URING_SQE_ASYNC)
+        Self.describeNothing(entry)
         while true {
             let entered = enter(minComplete: 1)
             if let completion = nextCompletion() {
@@ -183,6 +182,25 @@ struct Ring: ~Copyable {
             }
             if entered < 0 && entered != failure(EINTR) { return entered }
         }
+    }
+
+    /// A request that does nothing, in such a thread.
+    static func describeNothing(_ entry: Ref<uring_sqe>) {
+        entry.it.opcode = UInt8(URING_OP_NOP)
+        entry.it.flags = UInt8(URING_SQE_ASYNC)
+    }
+
+    /// How many of those threads there may be for requests on files; for the daemon. 0 leaves it as
+    /// it is. The number before, or a negated errno (io_uring_register(2)).
+    func setThreadsMax(_ count: UInt32) -> Int {
+        var counts = (files: count, others: UInt32(0))
+        let result = withAddress(of: &counts) {
+            systemCall(
+                Int32(IOCTX_SYS_io_uring_register), Int(registered),
+                Int(URING_REGISTER_IOWQ_MAX_WORKERS)
+                    | Int(bitPattern: UInt(URING_REGISTER_BY_HANDLE)), $0, 2)
+        }
+        return result < 0 ? result : Int(counts.files)
     }
 
     // MARK: Submission

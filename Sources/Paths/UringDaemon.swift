@@ -32,10 +32,11 @@ struct UringDaemon: ~Copyable {
     var parking = Ring()
     /// Who enters the parking ring holds it until it has taken the completions.
     let parkingLock = FutexLock()
-    /// Everything below belongs to the daemon alone.
+    /// Everything below belongs to the daemon alone, but for what is atomic.
     var work = Ring()
     var doorbellArmed = false
     var running: UInt32 = 0
+    var threads = UringThreads()
     /// Jobs published in this round, linked by queueNext, to be announced at its end.
     var publishedHead = Job.none
     /// Held eventfds to signal at the end of this round.
@@ -45,20 +46,20 @@ struct UringDaemon: ~Copyable {
     var signalsOverdue: UInt32 = 0
     /// How often the daemon will look at its queue again although nobody calls it.
     var looksLeft: UInt32 = 0
+    /// Set by it while it will: submitters of cold reads need not wake it.
+    let isLooking = Atomic<Bool>(false)
     /// When it looked last at the cold reads that are left to others, on the monotonic clock, and
     /// how often others had come for them by then.
     var lookedAtNs: UInt64 = 0
     var visitsSeen: UInt32 = 0
     /// How often somebody came for cold reads.
     let visits = Atomic<UInt32>(0)
-    /// It will: submitters of cold reads need not wake it.
-    let isLooking = Atomic<Bool>(false)
     /// One end of a pipe, whose other end is in a slot of the work ring alone: it is hung up when
     /// the ring is gone, and with it whatever was on it.
     var tombstone: Int32 = -1
 
-    /// After a cold read it looks so often, and so long apart: a wake-up costs its submitter more
-    /// than a read from the cache, and as a rule io_getevents comes soon and does it.
+    /// After a cold read the daemon looks so many times, so long apart. To be woken would cost the
+    /// submitter more than a cached read, and io_getevents usually comes soon and does it.
     static let looks: UInt32 = 64
     static let lookIntervalNs: UInt64 = 1_000_000
     /// Submitters that find more than this in the queue no longer count on the end of a running
@@ -144,7 +145,7 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         result = it.uring.work.registerWithThread()
         if result < 0 { return result }
-        result = it.uring.work.startWorker()
+        result = it.uring.work.startThread()
         if result < 0 { return result }
         it.uring.doorbellArmed = false
         it.uring.running = 0
@@ -153,6 +154,7 @@ extension Ref where Pointee == Station {
         it.uring.signalsRunning = 0
         it.uring.signalsOverdue = 0
         it.uring.looksLeft = 0
+        forgetThreads()
         result = it.uring.work.registerEmptySlots(it.files.capacity &+ 1)
         return result < 0 ? result : setTombstone()
     }
@@ -210,10 +212,13 @@ extension Ref where Pointee == Station {
         } else if idle {
             timeoutNs =
                 lost ? 50_000_000 : UInt64(it.table.it.limits.aiodLifetimeMs) &* 1_000_000
+        } else if it.uring.threads.areTaken {
+            timeoutNs = UringThreads.lookIntervalNs
         }
         let result = it.uring.work.enter(minComplete: mustLook ? 0 : 1, timeoutNs: timeoutNs)
         it.sleeping.store(0, ordering: .sequentiallyConsistent)
         reap()
+        tendThreads()
         if it.uring.work.isDenied || it.uring.parking.isDenied {
             giveUp()
             return true
@@ -341,6 +346,13 @@ extension Ref where Pointee == Station {
         }
     }
 
+    /// Submits what does nothing, but takes one of the kernel's threads for it.
+    func askForThread(_ data: UInt64) {
+        let entry = entry()
+        Ring.describeNothing(entry)
+        entry.it.user_data = data
+    }
+
     // MARK: Taking jobs over
 
     /// The cold reads that somebody wants from the daemon, or that nobody has come for: all of them
@@ -448,8 +460,12 @@ extension Ref where Pointee == Station {
         it.uring.running &+= 1
         if job.awaitsReadiness {
             _ = job.transition(from: .running, to: .waiting)
-        } else if job.it.isBuffered {
-            it.readsRunning.add(1, ordering: .relaxed)
+            return
+        }
+        it.uring.threads.jobs &+= 1
+        job.it.wasSeen = false
+        if job.it.isBuffered {
+            it.readsRunning.wrappingAdd(1, ordering: .relaxed)
             it.uring.looksLeft = UringDaemon.looks
         }
     }
@@ -531,8 +547,9 @@ extension Ref where Pointee == Station {
     private func complete(_ job: JobRef, _ result: Int) {
         let state: JobState =
             job.awaitsReadiness ? .waiting : .running
-        if state == .running && job.it.isBuffered {
-            it.readsRunning.subtract(1, ordering: .relaxed)
+        if state == .running {
+            it.uring.threads.jobs &-= 1
+            if job.it.isBuffered { it.readsRunning.wrappingSubtract(1, ordering: .relaxed) }
         }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }

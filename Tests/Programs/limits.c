@@ -7,6 +7,8 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -424,6 +426,85 @@ static void requests_go_on_when_the_room_for_vectors_is_taken(void) {
     must(io_destroy(waiting), 0);
 }
 
+// A program takes an fsync that is refused for lost data.
+static void an_fsync_that_no_daemon_can_take_is_made(void) {
+    enum { WRITES = 8, FSYNCS = 3, ALL = WRITES + FSYNCS };
+    close(patterned_file("file", 4, WRITES * BLOCK));
+    int fd = open_direct("file", O_RDWR);
+    char *buffer = aligned(BLOCK);
+    set_limit(RLIMIT_NOFILE, 64);
+    while (dup(fd) >= 0) {}
+    for (int round = 0; round < 100; round++) {
+        struct aiocb blocks[ALL] = {0};
+        for (int i = 0; i < ALL; i++) {
+            struct aiocb *block = &blocks[i];
+            block->aio_fildes = fd;
+            block->aio_buf = buffer;
+            block->aio_nbytes = BLOCK;
+            block->aio_offset = i * BLOCK;
+            block->aio_sigevent.sigev_notify = SIGEV_NONE;
+            must(i < WRITES ? aio_write(block) : aio_fsync(O_SYNC, block), 0);
+        }
+        for (int i = 0; i < ALL; i++) {
+            const struct aiocb *list[] = {&blocks[i]};
+            while (aio_error(&blocks[i]) == EINPROGRESS) aio_suspend(list, 1, NULL);
+            expect(aio_return(&blocks[i]), i < WRITES ? BLOCK : 0);
+        }
+    }
+}
+
+// ---- Requests that hang ---------------------------------------------------------------------
+
+#define HANGING 20
+
+// Memory whose pages are waited for until `let_go`.
+static char *hanging_memory(size_t size, int *handler) {
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    must_that(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    *handler = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    if (*handler < 0)
+        skip_case("userfaultfd: %s", strerror(errno));
+    must(ioctl(*handler, UFFDIO_API, &api), 0);
+    range.range.start = (uintptr_t)memory;
+    range.range.len = size;
+    must(ioctl(*handler, UFFDIO_REGISTER, &range), 0);
+    return memory;
+}
+
+static void let_go(int handler, char *memory, size_t size) {
+    struct uffdio_zeropage range = {.range = {(uintptr_t)memory, size}};
+    must(ioctl(handler, UFFDIO_ZEROPAGE, &range), 0);
+}
+
+static struct iocb *extending_write(const char *name, void *buffer) {
+    struct iocb *request = calloc(1, sizeof *request);
+    close(open(temp_path(name), O_CREAT | O_TRUNC, 0600));
+    io_prep_pwrite(request, open_direct(name, O_WRONLY), buffer, BLOCK, 0);
+    return request;
+}
+
+static void requests_that_hang_hold_no_others(void) {
+    int handler;
+    char *memory = hanging_memory(HANGING * BLOCK, &handler), name[16];
+    io_context_t hanging = used_context(HANGING), context = used_context(1);
+    struct io_event events[HANGING];
+    for (int i = 0; i < HANGING; i++) {
+        snprintf(name, sizeof name, "file%d", i);
+        submit(hanging, extending_write(name, memory + i * BLOCK));
+    }
+    expect(run_one(context, extending_write("other", aligned(BLOCK))), BLOCK);
+    must(io_getevents(hanging, 0, HANGING, events, NULL), 0);
+    let_go(handler, memory, HANGING * BLOCK);
+    reap(hanging, HANGING, events);
+    for (int i = 0; i < HANGING; i++) expect((long)events[i].res, BLOCK);
+    // The next ones have threads enough, and as many as the first.
+    for (int i = 0; i < HANGING; i++)
+        expect(run_one(context, extending_write(name, aligned(BLOCK))), BLOCK);
+}
+
 static const struct test_case cases[] = {
     SLOW_CASE(five_thousand_single_cold_reads, 60),
     SLOW_CASE(five_thousand_cold_reads_in_batches, 60),
@@ -447,6 +528,8 @@ static const struct test_case cases[] = {
     CASE(aio_write_beyond_the_file_size_limit_fails),
     LAYER_CASE(requests_go_on_when_the_room_for_vectors_is_taken, 40,
         "on the kernel io_submit itself waits for the pipe"),
+    CASE(an_fsync_that_no_daemon_can_take_is_made),
+    LAYER_CASE(requests_that_hang_hold_no_others, 40, "the kernel's io_submit waits for the buffer's page"),
     SLOW_CASE(no_more_is_transferred_than_the_kernel_does, 60),
 };
 
