@@ -106,7 +106,7 @@ end_tree() {
 # median_of COLUMN FILE
 median_of() {
     cut -f "$1" "$2" | LC_ALL=C sort -g | awk '{ line[NR] = $1 }
-        END { print (line[int((NR + 1) / 2)] + line[int((NR + 2) / 2)]) / 2 }'
+        END { printf "%.15g\n", (line[int((NR + 1) / 2)] + line[int((NR + 2) / 2)]) / 2 }'
 }
 
 need_swift() {

@@ -11,11 +11,11 @@ import Synchronization
 /// Whether looking pays, for one kind of wait. Zeroed memory is ready for use.
 public struct Patience: ~Copyable {
     private static let lookNs: UInt64 = 60_000
-    /// After so many vain looks in a row, one in 2 to that power waits begins with a look.
+    /// After n vain looks in a row, at most so many, 2^n - 1 waits begin without one.
     private static let vainMax: UInt32 = 8
 
-    /// Vain looks in a row, and above those four bits the waits that are to pass without one. A
-    /// hint: what gets lost between two threads does no harm.
+    /// In the low four bits the vain looks in a row, above them the waits still to pass without
+    /// one. A hint: what gets lost between two threads does no harm.
     private let state = Atomic<UInt32>(0)
 
     /// Of somebody who has not looked in vain yet.

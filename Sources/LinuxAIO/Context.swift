@@ -70,12 +70,13 @@ struct Context: ~Copyable {
     var jobsHead: UInt32  // (c)
     var jobsTail: UInt32  // (c)
 
-    /// Threads asleep in io_getevents or io_destroy on `changes`.
+    /// Threads asleep in io_getevents or io_destroy: on `changes`, by an eventfd with a mask of
+    /// their own, or as watchers.
     let sleepers: Atomic<UInt32>
     let changes: Atomic<UInt32>
     /// Fewest available events that some sleeper wants.
     var wantedLeast: UInt32  // (c)
-    /// For so many submissions a program is expected to do again what it did once. One that has
+    /// How many submissions long a program is expected to do again what it did once. One that has
     /// changed its ways is slower for as long.
     static let expectation: UInt8 = 64
 

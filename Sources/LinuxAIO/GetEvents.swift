@@ -80,6 +80,8 @@ extension Ref where Pointee == LinuxFace {
         var mayRead = true
         var mayWatch = true
         var hasSlept = false
+        // A handler may have interrupted the very thread that takes events.
+        var mayAwaitTaker = CurrentThread().isNested ? 0 : 10
         reaping.context.expectCalls()
         while true {
             let context = reaping.context
@@ -104,12 +106,19 @@ extension Ref where Pointee == LinuxFace {
             let result = mustLeave ? 0 : takeLocked(&reaping)
             // Before any return: the kernel's io_getevents takes what is there, with no minimum,
             // too.
-            if result >= 0 && reaping.taken < reaping.maximum && mayTakeFromKernel
+            if result >= 0 && reaping.taken < reaping.maximum
+                && (mayTakeFromKernel || isPoll && reaping.taken == 0 && mayAwaitTaker > 0)
                 && context.it.kernelJobs > 0 && it.engine.hasKernelEvents()
             {
                 context.it.lock.unlock()
-                // Nothing, when somebody else is at it.
-                mayTakeFromKernel = it.engine.takeKernelEvents() > 0
+                if mayTakeFromKernel {
+                    // Nothing, when somebody else is at it.
+                    mayTakeFromKernel = it.engine.takeKernelEvents() > 0
+                } else {
+                    // He is quick, and a poll finds what was there when it began.
+                    mayAwaitTaker &-= 1
+                    System.sleep(nanoseconds: 20_000)
+                }
                 continue
             }
             if result < 0 || reaping.taken >= reaping.minimum && !mustAwaitOverdue(reaping) {
@@ -272,7 +281,7 @@ extension Ref where Pointee == LinuxFace {
             ? it.engine.watchKernel(thread, among: UInt32.max) : nil
     }
 
-    /// The same in the kernel, as a watcher. `mayWatch` becomes false when the kernel had nothing:
+    /// Sleeps in the kernel, as a watcher. `mayWatch` becomes false when the kernel had nothing:
     /// it may go on longer than a watch does.
     private func sleepLocked(
         _ reaping: Reaping, _ watch: KernelWatch, _ mayWatch: inout Bool
@@ -297,7 +306,7 @@ extension Ref where Pointee == LinuxFace {
         if sleepers.newValue == 0 { context.it.wantedLeast = .max }
     }
 
-    /// The same with the caller's signal mask, in ppoll.
+    /// Sleeps in ppoll with the caller's signal mask.
     private func sleepMaskedLocked(_ reaping: Reaping) -> Int {
         let context = reaping.context
         context.it.lock.unlock()

@@ -9,9 +9,9 @@
 //
 // A caller who has nothing else to wait for goes on to do his context's reads himself, the oldest
 // first: he sleeps for the disk and not for a daemon that sleeps for the disk. As long as somebody
-// comes, the daemon leaves them to him for a millisecond or two. He waits for the bytes by the
-// program's own descriptor, as long as that takes, and has won none of the reads meanwhile: a
-// handler may jump out of that wait, and the daemon may take them. Then he takes what is there from
+// comes, the daemon leaves them to him for a millisecond or two. First he waits for the bytes by
+// the program's own descriptor, as long as that takes, and owns none of the reads yet: so a handler
+// may fork or end the thread there, and the daemon may take them. Then he takes what is there from
 // the file that is held in the parking ring.
 //
 // What is asked of the program's descriptor has no effect but time: it may lead elsewhere by now,

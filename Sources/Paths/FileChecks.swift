@@ -108,9 +108,9 @@ enum FileChecks {
                 : FileFacts.isOnWaitingFileSystem(request.descriptor, facts))
     }
 
-    /// True when the file takes the flags. Asked with a transfer of one byte at an odd place,
-    /// which O_DIRECT refuses when it has taken the flags; only such block devices refuse it for a
-    /// write as well, so of other files that are not readable nothing is known.
+    /// True when the file takes the flags: one byte at offset 1 is tried, for with O_DIRECT the
+    /// kernel looks at the flags first and then refuses the offset. Files that are open for writing
+    /// only are not tried, but for block devices with O_DIRECT.
     private static func takes(_ flags: Int32, _ descriptor: Int32, _ facts: FileFacts) -> Bool {
         if !facts.isReadable && !(facts.isBlock && facts.kind == .direct) { return true }
         return transferByte(

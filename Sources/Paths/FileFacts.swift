@@ -57,7 +57,7 @@ struct FileFacts {
         return 0
     }
 
-    /// fstat(2) of a file with those F_GETFL, without consequences for one that may be written to.
+    /// fstat(2) of a file, given its F_GETFL: one that may be written to, without its times.
     static func status(of descriptor: Int32, flags: Int, into status: inout stat) -> Int {
         isWritable(flags)
             ? System.statusWithoutTimes(of: descriptor, into: &status)

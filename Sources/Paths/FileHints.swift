@@ -62,8 +62,8 @@ extension Ref where Pointee == EngineRecord {
         hintSlot(descriptor)?.it.store(kind.rawValue, ordering: .relaxed)
     }
 
-    /// After a read that was served from memory. A file whose reads go to a daemon becomes one of
-    /// that kind only after several in a row, or nearly.
+    /// After a read that was served from memory. A slow or cold file becomes one of that kind again
+    /// only after several such reads.
     func hintQuick(_ descriptor: Int32, _ kind: FileKind) {
         guard let slot = hintSlot(descriptor) else { return }
         let hinted = hint(descriptor)

@@ -144,8 +144,8 @@ extension Ref where Pointee == EngineRecord {
     }
 
     /// Hands the batch to its daemon, if there is anything in it. Every job of it gets its event.
-    /// `mustWake` tells of cold buffered reads whether the daemon must be woken for them, which
-    /// otherwise comes to them soon, or with false a little later (UringDaemon.swift).
+    /// `mustWake` says whether the daemon must be woken for cold buffered reads: see
+    /// handOverToUring.
     public func handOver(
         _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
     ) {

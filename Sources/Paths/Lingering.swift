@@ -8,8 +8,8 @@
 // A worker that will look at the queue once more, come what may, offers that to submitters: who has
 // queued a job and takes an offer need not wake anybody. An offer is one of a number; whoever made
 // one withdraws one before it sleeps. If there is none left, somebody counts on it, and it looks
-// again. Before it begins a job it withdraws one, too, and passes on what it cannot keep, for that
-// may take long.
+// again. Before it begins a job, which may take long, it withdraws one, too, and passes on what it
+// cannot keep.
 
 import CLibAIO
 import JobTable

@@ -45,8 +45,8 @@ extension Ref where Pointee == Station {
         it.running.wrappingSubtract(1, ordering: .sequentiallyConsistent)
     }
 
-    /// Somebody has counted on this worker, which has got `job` to do: what need not come after
-    /// that is another worker's.
+    /// A submitter counts on this worker, which has `job` to do now: jobs that need not come after
+    /// it go to another worker.
     private func passOn(besides job: JobRef) {
         if it.pool.work.count.load(ordering: .sequentiallyConsistent) == 0 { return }
         var isForOthers = false

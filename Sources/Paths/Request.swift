@@ -130,7 +130,7 @@ public struct Batch: ~Copyable {
     var first: JobRef?
     var last: JobRef?
     var count: UInt32 = 0
-    /// It is alone of what always blocks whoever does it, which may have a station of its own.
+    /// All of it always blocks whoever does it, and may have a station of its own.
     var isBlocking = false
     /// All of it is done one at a time, on one file.
     var isExclusive = false

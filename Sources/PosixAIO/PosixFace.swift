@@ -36,8 +36,8 @@ struct PosixFace: ~Copyable {
     /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
     static let collectorBit: UInt32 = 1 << 31
 
-    /// What a block has for a value while its request is with the kernel's AIO: the thread that
-    /// made it has handed it over when it looks.
+    /// The value of a block whose request is with the kernel's AIO: it names the thread that made
+    /// the request, which has handed it over when it looks.
     static func withKernel(_ thread: UInt32) -> Int { -2 &- Int(thread) }
 
     /// The face of this process, or nil before the first request.
