@@ -22,7 +22,8 @@ private func makeGuarded() -> Ref<Guarded> {
 
 @Suite struct FutexLockTests {
     /// A plain addition under the lock: two holders at once lose one, and ThreadSanitizer tells.
-    @Test("The lock has one holder at a time, and a waiter is woken") func mutualExclusion() async {
+    @Test("The lock has one holder at a time, also when others sleep over it")
+    func mutualExclusion() async {
         await #expect(processExitsWith: .success) {
             boundedInTime()
             let guarded = makeGuarded()

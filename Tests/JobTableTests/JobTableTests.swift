@@ -140,7 +140,7 @@ import Testing
     }
 
     /// forEachJob and job(named:) are daemons', allocate() is the submitters'.
-    @Test("Daemons may look at jobs while submitters open new ones") func lookWhileGrowing() {
+    @Test("To look at jobs while others open new ones harms neither") func lookWhileGrowing() {
         let table = makeTable()
         let found = WinCounts(1)
         concurrently(2) { thread in

@@ -338,14 +338,20 @@ import Testing
         await #expect(processExitsWith: .success) {
             boundedInTime()
             let engine = makeEngine(.threads)
-            guard let station = engine.acquireStationForBlocking() else { return }
+            guard let station = engine.acquireStationForBlocking() else {
+                Issue.record("no pool could be started")
+                return
+            }
             let number: Int32 = 900
             let file = Files.regular(1)
             #expect(dup2(file.number, number) == number)
             guard
                 case .new(let index) = station.it.files.claim(
                     device: 1, inode: 1, flags: 0, number: number)
-            else { return }
+            else {
+                Issue.record("no place for a file")
+                return
+            }
             station.it.files.announce(index)
             station.it.files.arrive(index, number: number)
             station.dropHeld(index)

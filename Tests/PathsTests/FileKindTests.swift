@@ -35,7 +35,9 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
         if terminal >= 0 { #expect(kind(Descriptor(terminal)) == .stream) }
     }
 
-    @Test("O_DIRECT makes a regular file direct", .enabled(if: Files.haveDirect))
+    @Test(
+        "O_DIRECT makes a regular file direct",
+        .enabled(if: Files.haveDirect, "O_DIRECT is refused in this folder"))
     func direct() {
         #expect(kind(Files.regular(4096, flags: O_RDWR | Files.directFlag)) == .direct)
     }
@@ -327,7 +329,7 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
 
     @Test(
         "A direct file gives its bytes, and -EINVAL in the event for a crooked request",
-        .enabled(if: Files.haveDirect))
+        .enabled(if: Files.haveDirect, "O_DIRECT is refused in this folder"))
     func direct() {
         let file = Files.regular(8192, of: 9, flags: O_RDWR | Files.directFlag)
         let (started, buffer) = read(file, 4096, offset: 4096)

@@ -262,7 +262,10 @@ extension Ref where Pointee == Shared {
     func sharedByIndex() {
         let files = makeFiles(8)
         #expect(!files.share(0, isSame: true), "nothing was ever held")
-        guard case .new(let index) = files.claim(inode: 7) else { return }
+        guard case .new(let index) = files.claim(inode: 7) else {
+            Issue.record("no place for a file")
+            return
+        }
         #expect(!files.share(index, isSame: true), "it is not announced")
         files.it.files.announce(index)
         #expect(!files.share(index, isSame: true), "it has not arrived")

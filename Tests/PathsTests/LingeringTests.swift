@@ -11,7 +11,10 @@ import Testing
     @Test("An offer is taken once: by a submitter, or by who made it") func offers() async {
         await #expect(processExitsWith: .success) {
             boundedInTime()
-            guard let station = makeEngine(.threads).acquireStationForBlocking() else { return }
+            guard let station = makeEngine(.threads).acquireStationForBlocking() else {
+                Issue.record("no pool could be started")
+                return
+            }
             #expect(!station.takeOffer(), "there is none")
             station.offer()
             station.offer()
@@ -24,7 +27,10 @@ import Testing
     func lingering() async {
         await #expect(processExitsWith: .success) {
             boundedInTime()
-            guard let station = makeEngine(.threads).acquireStationForBlocking() else { return }
+            guard let station = makeEngine(.threads).acquireStationForBlocking() else {
+                Issue.record("no pool could be started")
+                return
+            }
             station.offer()
             #expect(!station.linger())
             #expect(!station.takeOffer(), "it is withdrawn")
