@@ -31,6 +31,12 @@ struct Gathered {
     /// The next request, when it was tried at once, in vain.
     var attempt: Attempt?
 
+    /// Room for the events of one call, on its stack.
+    @inline(__always)
+    static func withRoomForEvents(_ body: (_ events: UInt) -> Int) -> Int {
+        withRoom(for: io_event.self, Int(capacity), body)
+    }
+
     /// Makes the gathered events visible, then counts them in their eventfd, then wakes.
     @inline(__always)
     mutating func publish() {

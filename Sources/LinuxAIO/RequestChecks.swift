@@ -70,10 +70,8 @@ extension Ref where Pointee == LinuxFace {
         // The kernel counts vectors in 32 bits.
         let count = Int(UInt32(truncatingIfNeeded: iocb.aio_nbytes))
         if count <= onStack {
-            return unsafe withUnsafeTemporaryAllocation(
-                byteCount: onStack &* MemoryLayout<Vector>.stride, alignment: 16
-            ) {
-                startVectors(iocb, address, UInt(bitPattern: $0.baseAddress), count, &batch)
+            return withRoom(for: Vector.self, onStack) {
+                startVectors(iocb, address, $0, count, &batch)
             }
         }
         if count > Job.vectorsMax { return startVectors(iocb, address, 0, count, &batch) }

@@ -49,7 +49,7 @@ extension Ref where Pointee == LinuxFace {
     private func submitMany(
         to context: ContextRef, _ address: UInt, count: Int, _ pointers: UInt
     ) -> Int {
-        withRoom(for: io_event.self, Int(Gathered.capacity)) { events in
+        Gathered.withRoomForEvents { events in
             let slots = context.reserve(
                 UInt32(truncatingIfNeeded: min(count, Int(Gathered.capacity))), named: address)
             if slots == 0 { return submitPinned(address, count: count, pointers) }
@@ -76,7 +76,7 @@ extension Ref where Pointee == LinuxFace {
     private func submitRest(
         of context: ContextRef, _ pointers: UInt, attempt: Attempt?
     ) -> Int {
-        withRoom(for: io_event.self, Int(Gathered.capacity)) { events in
+        Gathered.withRoomForEvents { events in
             var gathered = Gathered(context: context, events: events)
             gathered.slots = 1
             gathered.attempt = attempt
@@ -130,7 +130,7 @@ extension Ref where Pointee == LinuxFace {
         {
             return submitAdopted(context, address, count: nr, pointers)
         }
-        let result = withRoom(for: io_event.self, Int(Gathered.capacity)) { events in
+        let result = Gathered.withRoomForEvents { events in
             var gathered = Gathered(context: context, events: events)
             return submitOurs(&gathered, after: 0, count: count, pointers)
         }

@@ -172,21 +172,20 @@ extension Ref where Pointee == Station {
                 endKernelRequests(1)
             }
         }
-        var index: UInt = 0
-        while index < count {
-            let pointer = pointers &+ index &* 8
-            let submitted = KernelAIO.submit(it.native.context, Int(count &- index), pointer)
-            index &+= UInt(max(submitted, 0))
-            if index >= count { return }
+        var done: UInt = 0
+        while done < count {
+            let submitted = KernelAIO.submit(
+                it.native.context, Int(count &- done), pointers &+ done &* 8)
+            done &+= UInt(max(submitted, 0))
+            if done >= count { return }
             // What the kernel does not take is done here.
-            if let iocb = Ref<UInt>(address: pointers &+ index &* 8)
-                .flatMap({ Ref<iocb>(address: $0.it) }),
+            if let iocb = Ref<iocb>(address: iocbs &+ done &* UInt(MemoryLayout<iocb>.stride)),
                 let job = it.table.job(named: iocb.it.aio_data)
             {
                 performInSubmitter(job)
                 endKernelRequests(1)
             }
-            index &+= 1
+            done &+= 1
         }
     }
 
