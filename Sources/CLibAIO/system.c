@@ -13,6 +13,19 @@
 
 __thread struct ioctx_thread ioctx_thread_local;
 
+intptr_t ioctx_unmap(uintptr_t address, size_t bytes)
+{
+#if __has_feature(thread_sanitizer)
+    /*
+     * Only the C library's function makes it forget who used this memory; else whoever is given the
+     * address next races with them.
+     */
+    return munmap((void *)address, bytes);
+#else
+    return ioctx_syscall(SYS_munmap, (intptr_t)address, (intptr_t)bytes, 0, 0, 0, 0);
+#endif
+}
+
 int ioctx_processor(void)
 {
 #if defined(__x86_64__)

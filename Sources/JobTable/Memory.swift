@@ -82,7 +82,7 @@ public enum Memory {
 
     /// Gives up a mapping that nobody refers to any more. Never fails for one that `map` made.
     public static func unmap(_ address: UInt, bytes: Int) {
-        _ = systemCall(Int32(SYS_munmap), Int(bitPattern: address), bytes)
+        _ = ioctx_unmap(address, bytes)
     }
 
     /// A file in memory of `bytes` zeros, for the caller to map and close. A negated errno where it

@@ -2,6 +2,7 @@
 
 import CLibAIO
 import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -155,6 +156,26 @@ private func limitAddressSpace(moreBytes: Int) {
         }
         for address: UInt in [1, 4096, 0x7fff_ffff_efff] {
             #expect(!Memory.isOutsideUserSpace(address))
+        }
+    }
+    /// Nothing but the order of the two threads in time joins what they do to the one address: a
+    /// race, if ThreadSanitizer takes the second mapping for the first.
+    @Test("Memory that is mapped where other memory was has nothing to do with it")
+    func addressesUsedAgain() async {
+        await #expect(processExitsWith: .success) {
+            boundedInTime()
+            let unmapped = Atomic<UInt>(0)
+            concurrently(2) { thread in
+                if thread == 1 {
+                    while unmapped.load(ordering: .relaxed) == 0 { usleep(100) }
+                }
+                let address = Memory.map(bytes: 4096, protection: PROT_READ | PROT_WRITE)
+                if thread == 1 { #expect(address == unmapped.load(ordering: .relaxed)) }
+                #expect(Ref<UInt64>(address: address)!.it == 0)
+                Ref<UInt64>(address: address)!.it = 1
+                Memory.unmap(address, bytes: 4096)
+                if thread == 0 { unmapped.store(address, ordering: .relaxed) }
+            }
         }
     }
 }

@@ -137,6 +137,9 @@ static inline void ioctx_pause(void)
 #endif
 }
 
+/* munmap(2). Its own function for ThreadSanitizer's sake. */
+intptr_t ioctx_unmap(uintptr_t address, size_t bytes);
+
 /*
  * The processor that the calling thread runs on, at the moment. -1 where no vDSO tells: a filter might
  * kill for the system call.
