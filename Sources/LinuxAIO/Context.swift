@@ -308,7 +308,7 @@ extension Ref where Pointee == Context {
         it.reapsExpected.store(Context.expectation, ordering: .relaxed)
     }
 
-    /// io_getevents was called, and had to look further than into the ring.
+    /// io_getevents was called.
     @inline(__always)
     func expectCalls() { it.callsExpected.store(Context.expectation, ordering: .relaxed) }
 

@@ -61,6 +61,7 @@ extension Ref where Pointee == LinuxFace {
         context.it.lock.lock()
         defer { context.it.lock.unlock() }
         if context.isLocked(named: address) {
+            context.expectCalls()
             let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
             let isAll = context.it.overdue == 0 && context.it.kernelJobs == 0
             return taken > 0 || minimum == 0 && isAll ? taken : nil

@@ -387,6 +387,37 @@ static void direct_requests_are_the_kernels_or_a_daemons(void) {
     }
 }
 
+// Finds each event in the ring already, and leaves eight to the kernel at the end.
+static void direct_unawaited(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK), direct = open_direct("file", O_RDONLY);
+    char *buffer = aligned(BLOCK);
+    struct iocb request, *list[8];
+    struct io_event events[8];
+    io_context_t context = used_context(64);
+    struct ring *ring = ring_of(context);
+    io_prep_pread(&request, direct, buffer, BLOCK, 0);
+    for (int i = 0; i < 8; i++)
+        list[i] = &request;
+    for (int i = 0; i < 100; i++) {
+        submit(context, &request);
+        for (int j = 0; j < 5000 && __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == ring->head; j++)
+            sleep_ms(1);
+        reap(context, 1, events);
+    }
+    must(io_submit(context, 8, list), 8);
+    reap(context, 8, events);
+    stop();
+    close(fd);
+}
+
+static void direct_requests_stay_the_kernels_when_nobody_has_to_wait(void) {
+    if (!kernel_serves_direct())
+        skip_case("a daemon has the direct requests here");
+    start(direct_unawaited);
+    expect(next().block.num_buf_aio.most, 8);
+    end();
+}
+
 // ---- POSIX AIO -----------------------------------------------------------------------------
 
 static void prepare(struct aiocb *block, int fd, void *buffer, size_t size, off_t offset) {
@@ -686,6 +717,7 @@ static const struct test_case cases[] = {
     LAYER_CASE(limits_and_contexts_can_be_read, 0, REASON),
     LAYER_CASE(linux_requests_are_counted_by_path, 0, REASON),
     LAYER_CASE(direct_requests_are_the_kernels_or_a_daemons, 0, REASON),
+    LAYER_CASE(direct_requests_stay_the_kernels_when_nobody_has_to_wait, 0, REASON),
     LAYER_CASE(posix_requests_are_counted_by_path, 0, REASON),
     LAYER_CASE(forked_child_counts_for_itself, 0, REASON),
     LAYER_CASE(without_memfd_the_layer_works_unseen, 0, REASON),
