@@ -13,13 +13,25 @@
 
 __thread struct ioctx_thread ioctx_thread_local;
 
+/*
+ * Only by the C library's functions does ThreadSanitizer learn that memory at an address is not what
+ * was there before, and that its user does not race with the last one's.
+ */
+
+intptr_t ioctx_map(size_t bytes, int protection, int flags, int file)
+{
+#if __has_feature(thread_sanitizer)
+    void *address = mmap(NULL, bytes, protection, flags, file, 0);
+
+    return address == MAP_FAILED ? -errno : (intptr_t)address;
+#else
+    return ioctx_syscall(SYS_mmap, 0, (intptr_t)bytes, protection, flags, file, 0);
+#endif
+}
+
 intptr_t ioctx_unmap(uintptr_t address, size_t bytes)
 {
 #if __has_feature(thread_sanitizer)
-    /*
-     * Only the C library's function makes it forget who used this memory; else whoever is given the
-     * address next races with them.
-     */
     return munmap((void *)address, bytes);
 #else
     return ioctx_syscall(SYS_munmap, (intptr_t)address, (intptr_t)bytes, 0, 0, 0, 0);

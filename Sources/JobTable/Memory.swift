@@ -57,8 +57,7 @@ public enum Memory {
     ) -> UInt {
         let flags =
             (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | (file < 0 ? MAP_ANONYMOUS : 0)
-        let address = systemCall(
-            Int32(SYS_mmap), 0, bytes, Int(protection), Int(flags), Int(file), 0)
+        let address = ioctx_map(bytes, protection, flags, file)
         if address < 0 && address > -4096 {
             if address == failure(EAGAIN) { countsAsLocked.store(true, ordering: .relaxed) }
             return 0

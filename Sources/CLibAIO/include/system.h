@@ -137,7 +137,8 @@ static inline void ioctx_pause(void)
 #endif
 }
 
-/* munmap(2). Its own function for ThreadSanitizer's sake. */
+/* mmap(2), where the kernel likes, and munmap(2): functions of their own for ThreadSanitizer's sake. */
+intptr_t ioctx_map(size_t bytes, int protection, int flags, int file);
 intptr_t ioctx_unmap(uintptr_t address, size_t bytes);
 
 /*
