@@ -105,8 +105,9 @@ extension Limits {
 
 extension LimitsReport.Requests {
     init(_ counts: ioctx_linux_counts, eagain: UInt64?) {
-        submitted = counts.inlined + counts.readiness + counts.daemon
-        completed = counts.inlined + counts.finished
+        // Sums that wrap around: a process may have written over its counters.
+        submitted = counts.inlined &+ counts.readiness &+ counts.daemon
+        completed = counts.inlined &+ counts.finished
         inFlight = submitted - min(completed, submitted)
         inline = counts.inlined
         readiness = counts.readiness
@@ -119,8 +120,9 @@ extension LimitsReport.Requests {
 
     init(posix block: ioctx_counters) {
         submitted =
-            block.posix_inlined + block.posix_readiness + block.posix_daemon + block.posix_native
-        completed = block.posix_inlined + block.posix_finished
+            block.posix_inlined &+ block.posix_readiness &+ block.posix_daemon
+            &+ block.posix_native
+        completed = block.posix_inlined &+ block.posix_finished
         inFlight = submitted - min(completed, submitted)
         inline = block.posix_inlined
         readiness = block.posix_readiness

@@ -61,10 +61,13 @@ struct ProcessCounters {
                     "process \(pid) counts in version \(before.version), and this tool knows "
                         + "\(IOCTX_COUNTERS_VERSION): use the ioctx that came with its library")
             }
-            guard let finished = Self.records(before, memory),
-                let made = Self.records(before, memory),
-                Self.fill(&block, from: memory, at: address)
-            else { return false }
+            let finished = Self.records(before, memory)
+            let made = Self.records(before, memory)
+            guard Self.fill(&block, from: memory, at: address) else { return false }
+            guard let finished, let made else {
+                throw Failure(
+                    "the counters of process \(pid) lead nowhere: it has written over them")
+            }
             add(made, finished: finished, before, memory)
             // Not the copy in the block: what follows it there may have moved after it was copied.
             var after = ioctx_counters()
@@ -74,16 +77,21 @@ struct ProcessCounters {
         return true
     }
 
-    /// The beginnings of the contexts' records.
+    /// Far more than the layer has room for: what else the block says, it does not say by itself.
+    private static let recordsBytesMax = 1 << 30
+
+    /// The beginnings of the contexts' records; nil where they cannot be read.
     private static func records(
         _ block: ioctx_counters, _ memory: Int32
     ) -> [ioctx_context_counts]? {
         let stride = Int(block.contexts_stride)
         let size = MemoryLayout<ioctx_context_counts>.size
         guard block.contexts_used > 0, stride >= size else { return [] }
-        var bytes = [UInt8](repeating: 0, count: Int(block.contexts_used) * stride)
-        let count = pread(memory, &bytes, bytes.count, Int(block.contexts_address))
-        guard count == bytes.count else { return nil }
+        guard Int(block.contexts_used) <= recordsBytesMax / stride else { return nil }
+        let wanted = Int(block.contexts_used) * stride
+        var bytes = [UInt8](repeating: 0, count: wanted)
+        let count = pread(memory, &bytes, wanted, Int(truncatingIfNeeded: block.contexts_address))
+        guard count == wanted else { return nil }
         return bytes.withUnsafeBytes { bytes in
             Swift.stride(from: 0, to: bytes.count, by: stride).map {
                 bytes.loadUnaligned(fromByteOffset: $0, as: ioctx_context_counts.self)
@@ -103,12 +111,12 @@ struct ProcessCounters {
         for (var record, earlier) in zip(made, finished) {
             record.counts.finished = earlier.counts.finished
             record.counts.cancelled = earlier.counts.cancelled
-            block.gone.inlined += record.counts.inlined
-            block.gone.readiness += record.counts.readiness
-            block.gone.daemon += record.counts.daemon
-            block.gone.adopted += record.counts.adopted
-            block.gone.finished += record.counts.finished
-            block.gone.cancelled += record.counts.cancelled
+            block.gone.inlined &+= record.counts.inlined
+            block.gone.readiness &+= record.counts.readiness
+            block.gone.daemon &+= record.counts.daemon
+            block.gone.adopted &+= record.counts.adopted
+            block.gone.finished &+= record.counts.finished
+            block.gone.cancelled &+= record.counts.cancelled
             if record.address != 0 && Int(record.state) & IOCTX_CONTEXT_DYING == 0 {
                 contexts.append(
                     Context(counts: record, unreaped: Self.unreaped(record.address, memory)))
@@ -118,7 +126,7 @@ struct ProcessCounters {
 
     private static func unreaped(_ address: UInt64, _ memory: Int32) -> UInt32? {
         var ring = aio_ring()
-        guard fill(&ring, from: memory, at: UInt(address)), ring.nr > 0,
+        guard fill(&ring, from: memory, at: UInt(truncatingIfNeeded: address)), ring.nr > 0,
             ring.magic == UInt32(AIO_RING_MAGIC)
         else { return nil }
         let head = ring.head % ring.nr

@@ -322,6 +322,36 @@ PROGRAM
     gcc -O1 -o counted counted.c -laio
 }
 
+# A process that has written over its counters, with the byte of its argument.
+counts_written_over() {
+    cat >hostile.c <<'PROGRAM'
+        #define _GNU_SOURCE
+        #include <stdint.h>
+        #include <stdlib.h>
+        #include <string.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        int main(int count, char **arguments) {
+            int file = memfd_create("ioctx", 0);
+            if (count < 2 || ftruncate(file, 4096) < 0) return 1;
+            char *block = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+            memset(block, atoi(arguments[1]), 4096);
+            memcpy(block, "ioctxcnt\1\0\0", 12);
+            sleep(20);
+            return 0;
+        }
+PROGRAM
+    gcc -O1 -o hostile hostile.c
+    for byte in 255 127 1; do
+        start_sleeper ./hostile "$byte"
+        refuses_limits 'written over' "$tool" limits "$sleeper" --contexts
+        end_sleeper
+    done
+    start_sleeper ./hostile 0
+    status 0 "$tool" limits "$sleeper" --json
+    end_sleeper
+}
+
 counts() {
     make_counted
     IOCTX_MAX_AIO_PROCS=6 start_sleeper "$tool" run -- ./counted
@@ -474,6 +504,7 @@ try doctor_diagnoses_libraries diagnoses_libraries
 try doctor_diagnoses_processes diagnoses_processes
 try doctor_diagnoses_replaced_libraries diagnoses_replaced_libraries
 try limits_of_a_process counts
+try limits_of_counters_written_over counts_written_over
 try limits_refuses_others refuses_to_count
 try limits_without_a_process limits_alone
 try tool_help_version_completions helps
