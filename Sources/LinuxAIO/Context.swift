@@ -80,6 +80,10 @@ struct Context: ~Copyable {
     /// changed its ways is slower for as long.
     static let expectation: UInt8 = 64
 
+    /// Who has so many events in hand and reads on their way is busy until the daemon looks: the
+    /// disk need not be started at once.
+    static let plenty = 8
+
     /// How many more submissions may leave it to the next io_getevents to wake the daemon and to
     /// start the disk. A hint: a program calls it as a rule, or never.
     let reapsExpected: Atomic<UInt8>
@@ -303,7 +307,8 @@ extension Ref where Pointee == Context {
 
     // MARK: Sleepers
 
-    /// io_getevents sleeps for deferred reads: the next submissions may count on it.
+    /// io_getevents sleeps for deferred reads, or has found plenty: the next submissions may count
+    /// on it.
     func expectReaping() {
         it.reapsExpected.store(Context.expectation, ordering: .relaxed)
     }

@@ -64,6 +64,7 @@ extension Ref where Pointee == LinuxFace {
             context.expectCalls()
             let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
             let isAll = context.it.overdue == 0 && context.it.kernelJobs == 0
+            if taken &+ Int(context.it.overdue) >= Context.plenty { context.expectReaping() }
             return taken > 0 || minimum == 0 && isAll ? taken : nil
         }
         if !context.isAdopted || context.it.address.load(ordering: .relaxed) != address

@@ -92,6 +92,28 @@ import Testing
         }
     }
 
+    /// Else each of its reads from a disk would be started by io_submit, which takes its time.
+    @Test("Who finds plenty of events without sleeping is expected in io_getevents again")
+    func plenty() async {
+        await #expect(processExitsWith: .success) {
+            TestEngine.threads.use()
+            let context = AioContext()
+            let file = Files.regular(100)
+            let requests = (0..<Context.plenty).map { _ in Iocb.read(file, Buffer(10)) }
+            let record = LinuxFace.current!.findUnpinned(context.address)!
+            // The first reads of a file may be left to the daemon.
+            #expect(context.submit(requests) == requests.count)
+            #expect(context.reap(requests.count).result == requests.count)
+            record.it.reapsExpected.store(0, ordering: .relaxed)
+            #expect(context.submit(Array(requests.dropFirst())) == requests.count - 1)
+            #expect(context.reap(1).result == requests.count - 1)
+            #expect(record.it.reapsExpected.load(ordering: .relaxed) == 0)
+            #expect(context.submit(requests) == requests.count)
+            #expect(context.reap(1).result == requests.count)
+            #expect(record.it.reapsExpected.load(ordering: .relaxed) > 0)
+        }
+    }
+
     @Test(
         "A sleeper wakes when it has its minimum, whoever submits",
         arguments: TestEngine.withDaemon)
