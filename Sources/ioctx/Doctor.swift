@@ -14,7 +14,8 @@ struct Doctor: ParsableCommand {
             Looks for imports of libaio, of POSIX AIO and of syscall(), and for the
             numbers of the io_* calls in the code. It sees what compilers write, so a
             number that is computed, or a library that is loaded later, escapes it: then
-            look at the running process. Nothing is executed and nothing is changed.
+            look at the running process. Nothing of the program is executed (the system's
+            loader lists its libraries) and nothing is changed.
 
             Of a shared library it tells what programs make through it.
 

@@ -53,11 +53,12 @@ struct ProgramFile {
     }
 
     /// The program and the libraries that its loader would give it, which the loader lists without
-    /// running anything. The program alone where it will not.
+    /// running anything of the program's. The program alone where it will not, or is no loader of
+    /// this system: a file may name any other file as its loader, its own author's for instance.
     static func libraries(of image: Path) -> [Path] {
-        guard let contents = ProgramContents(image), let loader = try? contents.loaderName() else {
-            return [image]
-        }
+        guard let contents = ProgramContents(image), let loader = try? contents.loaderName(),
+            isSystemLoader(loader)
+        else { return [image] }
         func quoted(_ path: Path) -> [UInt8] {
             [UInt8(ascii: "'")]
                 + path.bytes.split(separator: UInt8(ascii: "'"), omittingEmptySubsequences: false)
@@ -80,6 +81,15 @@ struct ProgramFile {
         free(line)
         pclose(output)
         return libraries
+    }
+}
+
+/// True for ld-linux or ld-musl in one of the folders that distributions put it into.
+private func isSystemLoader(_ loader: Path) -> Bool {
+    guard loader.lastComponent.bytes.starts(with: "ld-".utf8), let resolved = loader.resolved()
+    else { return false }
+    return ["/lib", "/usr/lib", "/nix/store/", "/gnu/store/"].contains { folder in
+        resolved.bytes.starts(with: folder.utf8)
     }
 }
 

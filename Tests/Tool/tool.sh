@@ -284,6 +284,17 @@ diagnoses_replaced_libraries() {
     done
 }
 
+# A file's loader may be anything: it is run to list libraries only where it is the system's.
+runs_no_strange_loader() {
+    local tool_loader=$PWD/ld-strange
+    printf '#!/bin/sh\ntouch "%s/has-run"\n' "$PWD" >"$tool_loader"
+    chmod +x "$tool_loader"
+    printf 'int main(void) { return 0; }\n' >empty.c
+    gcc -Wl,--dynamic-linker="$tool_loader" -o strange empty.c
+    status 0 "$tool" doctor ./strange
+    [[ ! -e has-run ]] || fail "the program's own loader was run"
+}
+
 # expect_running STATUS COMMAND...: what the doctor answers for the process.
 expect_running() {
     local wanted=$1 pid
@@ -501,6 +512,7 @@ try run_refuses_what_it_cannot_preload refusals
 try doctor_diagnoses_programs diagnoses_programs
 try doctor_diagnoses_what_cannot_run diagnoses_what_cannot_run
 try doctor_diagnoses_libraries diagnoses_libraries
+try doctor_runs_no_strange_loader runs_no_strange_loader
 try doctor_diagnoses_processes diagnoses_processes
 try doctor_diagnoses_replaced_libraries diagnoses_replaced_libraries
 try limits_of_a_process counts
