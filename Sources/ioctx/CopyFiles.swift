@@ -55,9 +55,14 @@ struct OpenFile {
             kind == .blockDevice || kind == .regular && end > 0 && !Self.endsBefore(end, descriptor)
         length = hasLength ? end : nil
         isDirect = direct && (kind == .regular || kind == .blockDevice)
-        directDescriptor =
-            isDirect
-            ? try Self.open(path, name, flags & ~(O_CREAT | O_EXCL) | Self.directFlag, 0) : -1
+        do {
+            directDescriptor =
+                isDirect
+                ? try Self.open(path, name, flags & ~(O_CREAT | O_EXCL) | Self.directFlag, 0) : -1
+        } catch {
+            if flags & O_CREAT != 0 { _ = path.withCString { unlink($0) } }
+            throw error
+        }
     }
 
     /// Whether the last byte of so many is none; false where it cannot be read.

@@ -162,6 +162,19 @@ full_disk() {
     grep -qi 'space' err || fail "the message does not say that the disk is full: $(cat err)"
 }
 
+# ramfs has no O_DIRECT.
+direct_refused() {
+    ((EUID == 0)) || skip "mounting a ramfs needs root"
+    mkdir ram
+    mount -t ramfs ioctx-test ram 2>/dev/null || skip "ramfs cannot be mounted here"
+    # shellcheck disable=SC2064  # the folder of now
+    trap "umount '$PWD/ram'" EXIT
+    head -c 10000 /dev/urandom >source
+    if copy --direct source ram/copy 2>err; then fail "copied by O_DIRECT"; fi
+    grep -q 'leave out --direct' err || fail "not said what to do: $(<err)"
+    expect_equal "files left" "" "$(ls -A ram)"
+}
+
 try cp_a_large_file large_file
 try cp_beyond_4_gib beyond_4_gib
 try cp_odd_sizes odd_sizes
@@ -176,4 +189,5 @@ try cp_with_closed_descriptors closed_descriptors
 try cp_to_standard_output standard_output_as_target
 try cp_refuses_what_it_cannot_read missing_source
 try cp_on_a_full_disk_leaves_nothing full_disk
+try cp_direct_where_it_is_refused_leaves_nothing direct_refused
 finish
