@@ -20,8 +20,8 @@ public enum Engine: UInt8, Sendable {
     /// Every call answers -ENOSYS.
     case off
 
-    /// The engine that IOCTX_ENGINE asks for. An unknown value is reported on stderr and read as
-    /// automatic.
+    /// The engine that IOCTX_ENGINE asks for. An unknown value is read as automatic, and nothing is
+    /// said of it: stderr is the program's, and its number may be that of a file. The tool tells.
     public static func fromEnvironment() -> Engine {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return .automatic }
         // Direct requests go to the kernel's AIO, where it takes them, as a rule: `native` asks for
@@ -32,30 +32,19 @@ public enum Engine: UInt8, Sendable {
         if unsafe equals(value, "uring") { return .uring }
         if unsafe equals(value, "threads") { return .threads }
         if unsafe equals(value, "off") { return .off }
-        report("ioctx: IOCTX_ENGINE is none of auto, uring, native, threads, off; using auto\n")
         return .automatic
     }
 
-    /// True when IOCTX_WRITES=async: buffered writes go to a daemon. An unknown value is reported
-    /// on stderr and read as the default.
+    /// True when IOCTX_WRITES=async: buffered writes go to a daemon.
     static func writesAreAsyncInEnvironment() -> Bool {
         guard let value = unsafe environmentValue("IOCTX_WRITES") else { return false }
-        if unsafe equals(value, "async") { return true }
-        if unsafe !equals(value, "") && !equals(value, "inline") {
-            report("ioctx: IOCTX_WRITES is neither inline nor async; using inline\n")
-        }
-        return false
+        return unsafe equals(value, "async")
     }
 
     /// True when IOCTX_ENGINE=off, for the calls that come before any io_setup.
     public static func isOffInEnvironment() -> Bool {
         guard let value = unsafe environmentValue("IOCTX_ENGINE") else { return false }
         return unsafe equals(value, "off")
-    }
-
-    private static func report(_ line: StaticString) {
-        _ = unsafe systemCall(
-            Int32(SYS_write), 2, Int(bitPattern: line.utf8Start), line.utf8CodeUnitCount)
     }
 
     private static func equals(_ value: UnsafeMutablePointer<CChar>, _ word: StaticString) -> Bool {

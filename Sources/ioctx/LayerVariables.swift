@@ -1,5 +1,5 @@
-// Values of the layer's variables that it does not take as they stand. The layer itself reports
-// words that it does not know; a number's place is kept by the default, and nobody hears of it.
+// Values of the layer's variables that it does not take as they stand. The layer itself says
+// nothing of them: it is in somebody else's process.
 
 import Glibc
 

@@ -104,6 +104,7 @@ struct Run: ParsableCommand {
 
         preload(libraries)
         engine?.select()
+        LayerVariables.report(as: "ioctx run")
         // By name and not by the path found, so that whatever execvp does, happens: it also
         // hands scripts without #! to the shell.
         execvp(name, arguments)

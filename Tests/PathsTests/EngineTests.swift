@@ -27,7 +27,7 @@ import Testing
     }
 
     @Test(
-        "An unknown engine is read as auto, with one line on stderr",
+        "An unknown engine is read as auto, and nothing is written where stderr may be a file",
         arguments: ["urin", "uringg", "OFF", "off ", "posix"])
     func unknown(value: String) async {
         let result = await #expect(
@@ -38,7 +38,7 @@ import Testing
             #expect(!Engine.isOffInEnvironment())
         }
         let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
-        #expect(text.split(separator: "\n").filter { $0.contains("IOCTX_ENGINE") }.count == 1)
+        #expect(!text.contains("IOCTX_ENGINE"))
     }
 
     @Test(
