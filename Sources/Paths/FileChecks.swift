@@ -118,12 +118,14 @@ enum FileChecks {
             != failure(EOPNOTSUPP)
     }
 
+    /// A write comes from the first page, where nothing is mapped: should the descriptor lead to a
+    /// file by now that would take it, there is nothing to be written.
     private static func transferByte(
         isWrite: Bool, _ flags: Int32, _ descriptor: Int32, offset: Int64
     ) -> Int {
         var byte: UInt8 = 0
         return withAddress(of: &byte) { byteAddress in
-            var vector = Vector(base: UInt(bitPattern: byteAddress), length: 1)
+            var vector = Vector(base: isWrite ? 8 : UInt(bitPattern: byteAddress), length: 1)
             return withAddress(of: &vector) {
                 System.transfer(
                     isWrite: isWrite, descriptor, UInt(bitPattern: $0), 1, offset, flags)

@@ -26,7 +26,8 @@ public struct Notifier {
     public init?(_ engine: Ref<EngineRecord>) {
         guard let station = engine.acquireStation() else { return nil }
         let made = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC | O_NONBLOCK))
-        let descriptor = Int32(truncatingIfNeeded: made)
+        let descriptor =
+            made < 0 ? -1 : System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))
         var batch = Batch()
         batch.station = station
         var request = Request(operation: .notify, descriptor: -1)
