@@ -210,7 +210,7 @@ static long raw_sigaction(long call, int number, const struct raw_action *wanted
     set_program_action(wanted ? &action : NULL, &old);
     if (before) {
         before->handler = (void *)old.sa_sigaction;
-        before->flags = (unsigned long)old.sa_flags;
+        before->flags = (unsigned)old.sa_flags;
         before->restorer = NULL;
         memcpy(&before->mask, &old.sa_mask, sizeof before->mask);
     }

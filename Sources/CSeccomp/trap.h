@@ -36,7 +36,7 @@ const struct next_functions *next(void);
 /* Puts the handler in place, and keeps what was there as the program's own action. */
 void install_handler(void);
 
-/* How often this process has been trapped, to find out whether a filter is installed. */
+/* Not 0 once this process has been trapped, to find out whether a filter is installed. */
 extern volatile sig_atomic_t traps_seen;
 
 /* What the program wants of SIGSYS, as it believes to have set it; by sigaction's rules. */

@@ -94,9 +94,9 @@ public struct Job: ~Copyable {
     /// or under way, where it hangs if it is seen again.
     public var wasSeen: Bool  // (w), then (q)
     /// In a gate.
-    public var isGated: Bool  // (g)
+    public var isGated: Bool  // (g) to write once others know the job; its owner may read it
     /// In a stream or sync gate behind an earlier job; no queue has it.
-    public var isParked: Bool  // (g)
+    public var isParked: Bool  // (g), as isGated
     /// Set by a canceller; the daemon looks at it when told that cancellations are pending.
     public let cancelRequested: Atomic<Bool>
     /// The face's own: who sleeps for this very job, as bits.

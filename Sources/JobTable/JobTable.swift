@@ -133,7 +133,9 @@ extension Ref where Pointee == JobTable {
         job.it.cancelRequested.store(false, ordering: .relaxed)
         job.it.sleepers.store(0, ordering: .relaxed)
         job.it.subject.store(0, ordering: .relaxed)
-        job.it.isPublished.store(false, ordering: .relaxed)
+        // Release pairs with the acquire of a canceller, who looks at `subject` next: he does not
+        // find the last use's.
+        job.it.isPublished.store(false, ordering: .releasing)
         job.it.face = .linux
         job.it.priority = 0
         job.it.rwFlags = 0

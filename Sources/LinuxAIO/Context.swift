@@ -51,7 +51,8 @@ struct Context: ~Copyable {
     let pins: Atomic<UInt32>
     /// Threads that reap an adopted context's events in the kernel.
     var kernelReapers: UInt32  // (c)
-    var hashNext: UInt32  // (f) to write; read by look-up
+    /// The next context of the hash chain, by index + 1; 0 at its end.
+    let hashNext: Atomic<UInt32>  // (f) to write; look-up reads it without
     var index: UInt32  // (f) also the ring's id
     var ringAddress: UInt  // (f) of the ring in our view; constant while the record is in use
 

@@ -45,7 +45,7 @@ extension Ref where Pointee == LinuxFace {
 
     func linkLocked(_ context: ContextRef, at address: UInt) {
         let head = bucket(address)
-        context.it.hashNext = head.it.load(ordering: .relaxed)
+        context.it.hashNext.store(head.it.load(ordering: .relaxed), ordering: .relaxed)
         head.it.store(context.it.index &+ 1, ordering: .releasing)
         it.quotaUsed &+= context.it.quota
         it.linkedCount &+= 1
@@ -93,7 +93,7 @@ extension Ref where Pointee == LinuxFace {
                 unlinkLocked(context)
                 return context
             }
-            next = context.it.hashNext
+            next = context.it.hashNext.load(ordering: .relaxed)
         }
         return nil
     }
@@ -107,17 +107,18 @@ extension Ref where Pointee == LinuxFace {
         while next != 0 {
             let current = it.contexts[next &- 1]
             if current == context {
+                let next = context.it.hashNext.load(ordering: .relaxed)
                 if let previous {
-                    previous.it.hashNext = context.it.hashNext
+                    previous.it.hashNext.store(next, ordering: .relaxed)
                 } else {
-                    head.it.store(context.it.hashNext, ordering: .releasing)
+                    head.it.store(next, ordering: .releasing)
                 }
                 it.quotaUsed &-= context.it.quota
                 it.linkedCount &-= 1
                 return
             }
             previous = current
-            next = current.it.hashNext
+            next = current.it.hashNext.load(ordering: .relaxed)
         }
     }
 

@@ -98,12 +98,12 @@ extension Ref where Pointee == LinuxFace {
     /// The same in the rest of a hash chain, which may be changed meanwhile, even into a ring.
     @inline(never)
     private func findBehind(_ first: ContextRef, _ address: UInt) -> ContextRef? {
-        var next = first.it.hashNext
+        var next = first.it.hashNext.load(ordering: .relaxed)
         var steps: UInt32 = 0
         while next != 0 && steps <= it.contextCount.load(ordering: .relaxed) {
             let context = it.contexts[next &- 1]
             if context.it.address.load(ordering: .relaxed) == address { return context }
-            next = context.it.hashNext
+            next = context.it.hashNext.load(ordering: .relaxed)
             steps &+= 1
         }
         return nil

@@ -11,8 +11,8 @@
 // times that a description which the program has closed meanwhile is not held for ever by requests
 // on its successor; and by all under pressure, when half of the indexes are taken. RLIMIT_NOFILE
 // bounds the indexes, so this is what lets thousands of requests be in flight. Files without an
-// inode of their own (eventfds, epoll sets, most devices) are never shared; they have identity 0
-// here.
+// inode of their own (eventfds, epoll sets, most devices) have identity 0 here, and are shared only
+// where kcmp(2) tells that the very description is held (PoolHandOver.swift).
 
 import CLibAIO
 import JobTable
@@ -28,7 +28,7 @@ struct HeldFile: ~Copyable {
     /// The daemon has it: in the work ring (uring), in the private table (threads).
     var isMoved: Bool  // (h) to write
     /// threads: the program's number until the hand-over, then the number in the private table.
-    var number: Int32  // (h) once handed over
+    var number: Int32  // (h) once handed over; constant from its arrival on
     /// threads: jobs that wait for the file's readiness, linked by queueNext. Manager only.
     var waitingHead: UInt32
     /// threads: the file is in the manager's epoll set. Manager only.
@@ -38,7 +38,7 @@ struct HeldFile: ~Copyable {
     var changesWatched: UInt32
     var device: UInt64  // (h)
     var inode: UInt64  // (h)
-    var flags: Int  // (h)
+    var flags: Int  // (h) to write; constant while there is a reference
     /// The descriptor in the program's table that it was claimed by.
     var descriptor: Int32  // (h)
     /// By how many requests on that descriptor it may still be shared.
@@ -52,11 +52,11 @@ struct HeldFile: ~Copyable {
 struct HeldFiles: ~Copyable {
     private let lock = FutexLock()  // (h)
     private var files: Reserve<HeldFile>
-    private var freeHead: UInt32 = Job.none
+    private var freeHead: UInt32 = Job.none  // (h)
     private var abandonedHead: UInt32 = Job.none  // (h)
     /// Set with it, for a look without the lock.
     let hasAbandoned = Atomic<Bool>(false)
-    private var used: UInt32 = 0
+    private var used: UInt32 = 0  // (h)
     private(set) var capacity: UInt32
     /// The index that was claimed last for each descriptor, by its lowest bits.
     private var recent = InlineArray<256, UInt32>(repeating: Job.none)  // (h)

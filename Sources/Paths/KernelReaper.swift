@@ -80,6 +80,8 @@ struct KernelReaper: ~Copyable {
 /// A thread's right to sleep for the kernel's events.
 public struct KernelWatch {
     fileprivate let station: Ref<Station>
+    /// The kernel's context, as it was when the right was given: the next daemon has another.
+    fileprivate let context: UInt
     fileprivate let claim: UInt64
     fileprivate let next: UInt64
 
@@ -98,7 +100,7 @@ public struct KernelWatch {
             leftNs = min(deadlineNs &- now, leftNs)
         }
         let result = ioctx_await_event(
-            station.it.native.context, leftNs, isCancellable ? 1 : 0)
+            context, leftNs, isCancellable ? 1 : 0)
         return result == -EINTR || result == -IOCTX_THREAD_CANCELLED ? Int(result) : 0
     }
 
@@ -161,7 +163,8 @@ extension Ref where Pointee == EngineRecord {
         guard let next = KernelReaper.successor(of: holder, for: thread),
             station.it.native.reaper.replace(holder, by: claim)
         else { return nil }
-        return KernelWatch(station: station, claim: claim, next: next)
+        return KernelWatch(
+            station: station, context: station.it.native.context, claim: claim, next: next)
     }
 
     /// Ends the sleep of a watcher that has something else to do. What the kernel finds ready is an

@@ -30,7 +30,7 @@ public enum PosixAIO {
     /// A request that another process made, before a fork, is told to be cancelled.
     public static func error(_ block: UInt) -> Int {
         guard let block = BlockRef(address: block) else { return failure(EINVAL) }
-        // Acquire pairs with the store in complete(): what the request read is there.
+        // Acquire pairs with the release in store(): what the request read is there.
         var error = block.it.error.load(ordering: .acquiring)
         if error == EINPROGRESS {
             let isOurs = PosixFace.current?.job(of: block) != nil

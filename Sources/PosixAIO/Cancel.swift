@@ -38,7 +38,7 @@ extension Ref where Pointee == PosixFace {
     /// Cancels a job if it still is for the block at `subject`, on that descriptor.
     private func cancel(_ job: JobRef, _ subject: UInt, of descriptor: Int32) -> Int {
         it.lock.lock()
-        if job.it.isPublished.load(ordering: .relaxed)
+        if job.it.isPublished.load(ordering: .acquiring)
             || job.it.subject.load(ordering: .acquiring) != subject
             || job.it.descriptor != descriptor
         {

@@ -4,9 +4,10 @@
 // the job table never hears of it. A deferred one is a job whose `subject` is the block and
 // whose `owner` is the list that it came with, if any; the block has the job's name.
 //
-// Async-signal-safety: aio_error, aio_return and aio_suspend take no lock. A daemon may wait for a
-// lock that a thread of the program holds, so whoever takes one of the layer's locks on behalf of
-// this face has signals blocked: no handler can then wait for a request that cannot end.
+// Async-signal-safety: aio_error, aio_return and aio_suspend take no lock with signals open; where
+// the kernel has events, they publish them with signals blocked. A daemon may wait for a lock that
+// a thread of the program holds, so whoever takes one of the layer's locks on behalf of this face
+// has signals blocked: no handler can then wait for a request that cannot end.
 
 import CLibAIO
 import CPosixAIO

@@ -153,8 +153,8 @@ extension Ref where Pointee == PosixFace {
     /// errno of the request or, with `block` 0, of the call.
     func waitComplete(_ block: inout UInt, until deadlineNs: UInt64) -> Int {
         var reason = 0
-        // Sequentially consistent: pairs with complete(), which opens the entry and then looks for
-        // collectors.
+        // Sequentially consistent: pairs with store(), which opens the entry, and announce(), which
+        // then looks for collectors.
         it.collectors.wrappingAdd(1, ordering: .sequentiallyConsistent)
         defer {
             if isStillThere { it.collectors.wrappingSubtract(1, ordering: .sequentiallyConsistent) }

@@ -142,8 +142,8 @@ intptr_t ioctx_map(size_t bytes, int protection, int flags, int file);
 intptr_t ioctx_unmap(uintptr_t address, size_t bytes);
 
 /*
- * The processor that the calling thread runs on, at the moment. -1 where no vDSO tells: a filter might
- * kill for the system call.
+ * The processor that the calling thread runs on, at the moment, as the vDSO of x86_64 tells; -1 on
+ * others, where it would take a system call, for which a filter might kill.
  */
 int ioctx_processor(void);
 
