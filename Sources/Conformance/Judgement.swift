@@ -8,11 +8,14 @@
 struct ReferenceRuns {
     /// How often it may be run.
     let limit: Int
+    /// Whether it runs here and now: what it can do, the layer must be able to.
+    let isLive: Bool
     private let make: () -> TranscriptRead?
     private var made: [TranscriptRead?] = []
 
-    init(limit: Int, _ make: @escaping () -> TranscriptRead?) {
+    init(limit: Int, isLive: Bool = true, _ make: @escaping () -> TranscriptRead?) {
         self.limit = limit
+        self.isLive = isLive
         self.make = make
     }
 
@@ -33,7 +36,12 @@ struct Judgement {
     static func of(
         _ one: Case, _ layer: TranscriptRead, engine: String, _ runs: inout ReferenceRuns
     ) -> Judgement {
-        if let reason = layer.skip { return Judgement(verdict: .skipped(reason: reason)) }
+        if let reason = layer.skip {
+            let isExcused = !runs.isLive || runs.transcript(0)?.skip != nil
+            return Judgement(
+                verdict: isExcused
+                    ? .skipped(reason: reason) : .failed(why: "skipped on the layer alone: \(reason)"))
+        }
         var judgement: Judgement?
         for run in 0..<runs.limit {
             guard let reference = runs.transcript(run) else {

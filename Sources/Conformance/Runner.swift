@@ -116,7 +116,10 @@ public struct Runner: Sendable {
 
     /// One outcome for each engine.
     func judge(_ one: Case) -> [Outcome] {
-        var runs = ReferenceRuns(limit: usesRecorded ? 1 : Self.referenceRuns) {
+        var runs = ReferenceRuns(
+            limit: usesRecorded ? 1 : Self.referenceRuns,
+            isLive: !usesRecorded && one.reference != .standard
+        ) {
             reference(for: one)
         }
         return engines.map { engine in

@@ -59,20 +59,26 @@ import Testing
     }
 
     @Test func whatCannotRunIsSkipped() {
-        var isAsked = false
-        var runs = ReferenceRuns(limit: 3) {
-            isAsked = true
-            return nil
-        }
-        let skip = Judgement.of(plain, skipped("needs root"), engine: "uring", &runs)
-        #expect(skip.verdict == .skipped(reason: "needs root"))
-        #expect(!isAsked)
+        #expect(
+            judge(plain, skipped("needs root"), runs(skipped("no root here"))).verdict
+                == .skipped(reason: "needs root"))
+        var recorded = ReferenceRuns(limit: 1, isLive: false) { self.ran("a") }
+        #expect(
+            Judgement.of(plain, skipped("needs root"), engine: "uring", &recorded).verdict
+                == .skipped(reason: "needs root"))
         #expect(
             judge(plain, ran("a"), self.runs(skipped("no disk"))).verdict
                 == .skipped(reason: "no disk"))
         #expect(
             judge(plain, ran("a"), self.runs(nil)).verdict
                 == .skipped(reason: "nothing was recorded for it"))
+    }
+
+    /// A layer that runs out of descriptors would pass, else.
+    @Test func whatTheReferenceCanDoIsNotSkipped() {
+        #expect(
+            judge(plain, skipped("open: -EMFILE"), runs(ran("a"))).verdict
+                == .failed(why: "skipped on the layer alone: open: -EMFILE"))
     }
 
     @Test func aReferenceThatHangsFails() {

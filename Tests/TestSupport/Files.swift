@@ -63,6 +63,14 @@ public enum Files {
         return opened >= 0
     }()
 
+    /// True when files of the folder are read from a disk once their pages are dropped.
+    public static let canBeCold: Bool = {
+        var fileSystem = statfs()
+        guard statfs(folder, &fileSystem) == 0 else { return false }
+        // tmpfs, ramfs (statfs(2)).
+        return ![0x0102_1994, 0x8584_58f6].contains(UInt32(truncatingIfNeeded: fileSystem.f_type))
+    }()
+
     public static func pipe() -> (read: Descriptor, write: Descriptor) {
         var ends: [Int32] = [0, 0]
         precondition(Glibc.pipe(&ends) == 0)
