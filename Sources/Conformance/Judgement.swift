@@ -40,7 +40,8 @@ struct Judgement {
             let isExcused = !runs.isLive || runs.transcript(0)?.skip != nil
             return Judgement(
                 verdict: isExcused
-                    ? .skipped(reason: reason) : .failed(why: "skipped on the layer alone: \(reason)"))
+                    ? .skipped(reason: reason)
+                    : .failed(why: "skipped on the layer alone: \(reason)"))
         }
         var judgement: Judgement?
         for run in 0..<runs.limit {
