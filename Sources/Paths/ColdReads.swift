@@ -149,6 +149,27 @@ extension Ref where Pointee == Station {
         ringDoorbell()
     }
 
+    // MARK: In the daemon
+
+    /// The cold reads that somebody wants from the daemon, or that nobody has come for: all of them
+    /// if nobody came at all since it looked last, else those that were there by then.
+    func takeColdReads() -> JobRef? {
+        if it.wantsColdReads.exchange(false, ordering: .sequentiallyConsistent) {
+            return it.coldReads.takeAll(it.table)
+        }
+        if it.coldReads.count.load(ordering: .relaxed) == 0 { return nil }
+        let now = System.monotonicNs()
+        if now &- it.uring.lookedAtNs < UringDaemon.lookIntervalNs { return nil }
+        it.uring.lookedAtNs = now
+        let visits = it.uring.visits.load(ordering: .relaxed)
+        if visits == it.uring.visitsSeen { return it.coldReads.takeAll(it.table) }
+        it.uring.visitsSeen = visits
+        return it.coldReads.take(.max, it.table) { job in
+            defer { job.it.wasSeen = true }
+            return job.it.wasSeen
+        }
+    }
+
     // MARK: In whoever waits
 
     /// How many it has done.

@@ -1,0 +1,238 @@
+// The jobs of the daemon on io_uring: from its queue onto the work ring, and from there to whoever
+// made them.
+//
+// All of it is the daemon's own thread. Jobs that end in one round are published at once and
+// announced together at its end, after the eventfds (UringEventfds.swift).
+
+import CLibAIO
+import JobTable
+import Synchronization
+
+extension Ref where Pointee == Station {
+    // MARK: Taking jobs over
+
+    func takeOver(_ first: JobRef?) {
+        if first == nil { return }
+        fetchFiles(of: first)
+        var next = first
+        while let job = next {
+            // The successor is read first: a finished job's link is reused.
+            next = it.table.successor(of: job)
+            if job.it.operation == .notify {
+                _ = job.transition(from: .queued, to: .running)
+                if job.it.pollEvents != 0 { signal(job.it.heldEventfd) }
+                publish(job, from: .running, result: 0)
+            } else if !mayStart(job) {
+                continue
+            } else if job.transition(from: .queued, to: .running) {
+                submit(job)
+            } else {
+                publish(job, from: .cancelled, result: job.cancelledResult)
+            }
+        }
+    }
+
+    /// Moves the held files of a chain of jobs from the parking ring into the work ring.
+    private func fetchFiles(of first: JobRef?) {
+        it.uring.parkingLock.lock()
+        var next = first
+        while let job = next {
+            fetch(job.it.heldFile)
+            fetch(job.it.heldEventfd)
+            next = it.table.successor(of: job)
+        }
+        flushFetches()
+        it.uring.parkingLock.unlock()
+    }
+
+    private func fetch(_ index: UInt32) {
+        if index == Job.none || !it.files.move(index) { return }
+        var entry = it.uring.parking.nextEntry()
+        if entry == nil {
+            flushFetches()
+            entry = it.uring.parking.nextEntry()
+        }
+        guard let entry else { return }
+        entry.it.opcode = UInt8(URING_OP_MSG_RING)
+        entry.it.fd = it.uring.work.descriptor
+        entry.it.address = UInt64(URING_MSG_SEND_FD)
+        entry.it.address3 = UInt64(index)
+        entry.it.file_index = index &+ 1
+        entry.it.op_flags = UInt32(URING_MSG_CQE_SKIP)
+        entry.it.user_data = UInt64(index)
+    }
+
+    private func flushFetches() {
+        var expected = it.uring.parking.pending
+        while expected > 0 && !it.uring.parking.isDenied {
+            _ = it.uring.parking.enter(minComplete: expected)
+            while let completion = it.uring.parking.nextCompletion() {
+                expected &-= 1
+                // The work ring's slot keeps the file from here on; the parking slot must not.
+                it.uring.parking.emptySlot(UInt32(truncatingIfNeeded: completion.user_data))
+            }
+        }
+    }
+
+    /// Puts what is left of a job on the work ring.
+    private func submit(_ job: JobRef) {
+        let entry = workEntry()
+        entry.it.fd = Int32(bitPattern: job.it.heldFile)
+        entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+        if job.it.blocksWhenReady { entry.it.flags |= UInt8(URING_SQE_ASYNC) }
+        entry.it.user_data = job.name
+        switch job.it.operation {
+        case .read, .write:
+            describeTransfer(job, entry)
+        case .fsync, .fdatasync:
+            entry.it.opcode = UInt8(URING_OP_FSYNC)
+            entry.it.op_flags =
+                job.it.operation == .fdatasync ? UInt32(URING_FSYNC_DATASYNC) : 0
+        case .poll:
+            entry.it.opcode = UInt8(URING_OP_POLL_ADD)
+            entry.it.op_flags = job.it.pollEvents
+        case .notify:
+            break
+        }
+        it.uring.running &+= 1
+        if job.awaitsReadiness {
+            _ = job.transition(from: .running, to: .waiting)
+            return
+        }
+        it.uring.threads.jobs &+= 1
+        job.it.wasSeen = false
+        if job.it.isBuffered {
+            it.readsRunning.wrappingAdd(1, ordering: .relaxed)
+            it.uring.looksLeft = UringDaemon.looks
+        }
+    }
+
+    func describeTransfer(
+        _ job: JobRef, _ entry: Ref<uring_sqe>
+    ) {
+        let isWrite = job.it.operation == .write
+        let vectors = it.table.vectorsAddress(job)
+        let count = job.it.vectorCount &- job.it.vectorFirst
+        if count == 1, let vector = Ref<Vector>(address: vectors) {
+            entry.it.opcode = UInt8(isWrite ? URING_OP_WRITE : URING_OP_READ)
+            entry.it.address = UInt64(vector.it.base)
+            entry.it.length = UInt32(clamping: min(vector.it.length, System.transferBytesMax))
+        } else {
+            entry.it.opcode = UInt8(isWrite ? URING_OP_WRITEV : URING_OP_READV)
+            entry.it.address = UInt64(vectors)
+            entry.it.length = count
+        }
+        entry.it.offset = UInt64(bitPattern: job.it.offset)
+        // RWF_HIPRI means nothing without a polled ring, which refuses it; the kernel's AIO
+        // ignores it.
+        entry.it.op_flags = UInt32(bitPattern: job.it.rwFlags & ~1)
+        entry.it.ioprio = job.it.ioPriority
+    }
+
+    func cancelRequested() {
+        it.table.forEachJob { job in
+            let state = job.state
+            if state != .waiting && state != .running
+                || job.it.station.load(ordering: .relaxed) != address
+                || !job.it.cancelRequested.load(ordering: .acquiring)
+            {
+                return
+            }
+            let entry = workEntry()
+            entry.it.opcode = UInt8(URING_OP_ASYNC_CANCEL)
+            entry.it.fd = -1
+            entry.it.address = job.name
+            entry.it.user_data = UringDaemon.ignoredData
+        }
+    }
+
+    // MARK: Finishing jobs
+
+    func reap() {
+        takeCompletions()
+        while it.uring.signalsDue {
+            signalEventfds()
+            awaitSignals()
+        }
+        announcePublished()
+    }
+
+    func announcePublished() {
+        while it.uring.publishedHead != Job.none {
+            let job = it.table.job(at: it.uring.publishedHead)
+            it.uring.publishedHead = job.it.queueNext
+            announce(job)
+        }
+    }
+
+    func takeCompletions() {
+        while let completion = it.uring.work.nextCompletion() {
+            let data = completion.user_data
+            if data == UringDaemon.doorbellData {
+                it.uring.doorbellArmed = false
+            } else if data == UringDaemon.ignoredData {
+                continue
+            } else if data & ~0xffff == UringDaemon.signalData {
+                signalled(UInt32(truncatingIfNeeded: data & 0xffff))
+            } else if let job = it.table.job(named: data) {
+                it.uring.running &-= 1
+                complete(job, Int(completion.result))
+            }
+        }
+    }
+
+    private func complete(_ job: JobRef, _ result: Int) {
+        let state: JobState =
+            job.awaitsReadiness ? .waiting : .running
+        if state == .running {
+            it.uring.threads.jobs &-= 1
+            if job.it.isBuffered { it.readsRunning.wrappingSubtract(1, ordering: .relaxed) }
+        }
+        if mustContinue(job, result) {
+            if result > 0 { it.table.advance(job, by: result) }
+            if state == .waiting { _ = job.transition(from: .waiting, to: .running) }
+            submit(job)
+            return
+        }
+        var total = result
+        switch job.it.operation {
+        case .read, .write:
+            // Unless it was cancelled, what was interrupted goes on: see mustContinue.
+            total = totalResult(job, last: result == failure(EINTR) ? failure(ECANCELED) : result)
+        case .poll where result == failure(ECANCELED): total = job.cancelledResult
+        case .poll where result > 0: total = result & Int(job.it.pollEvents)
+        default: break
+        }
+        publish(job, from: state, result: total)
+    }
+
+    /// True when the kernel's own read or write would have gone on: a buffered transfer on a file
+    /// ends early only at the end of the file, and a blocking write on a pipe or socket not at
+    /// all. An interruption is ours, not the program's.
+    private func mustContinue(_ job: JobRef, _ result: Int) -> Bool {
+        guard job.it.operation == .read || job.it.operation == .write else { return false }
+        if job.it.cancelRequested.load(ordering: .acquiring) { return false }
+        if result == failure(EINTR) { return true }
+        if result <= 0 || result >= job.it.length { return false }
+        return job.it.isStream ? job.it.operation == .write : job.it.isBuffered
+    }
+
+    func publish(
+        _ job: JobRef, from state: JobState, result: Int
+    ) {
+        let eventfd = job.it.operation == .notify ? Job.none : job.it.heldEventfd
+        finish(job, from: state, result: result)
+        if eventfd != Job.none { signal(eventfd) }
+        job.it.queueNext = it.uring.publishedHead
+        it.uring.publishedHead = job.it.index
+    }
+
+    /// Empties the work ring's slot of a held file.
+    func giveUpSlot(_ index: UInt32) {
+        if it.files[index].it.isMoved {
+            it.uring.work.emptySlot(index)
+        } else {
+            it.uring.parking.emptySlot(index)
+        }
+    }
+}
