@@ -113,17 +113,28 @@ enum { OWN_STACK_BYTES = 1 << 20 };
 void testbed_notify_thread(void *target, void (*body)(int), int value, int own_stack)
 {
     struct sigevent *event = target;
-    static pthread_attr_t attributes;
+    pthread_attr_t *attributes;
 
     testbed_notify(event, SIGEV_THREAD, 0, value);
     notified[value & 63] = body;
     event->sigev_notify_function = on_notification;
     if (own_stack) {
-        pthread_attr_init(&attributes);
-        pthread_attr_setstacksize(&attributes, OWN_STACK_BYTES);
-        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        event->sigev_notify_attributes = &attributes;
+        attributes = malloc(sizeof *attributes);
+        pthread_attr_init(attributes);
+        pthread_attr_setstacksize(attributes, OWN_STACK_BYTES);
+        pthread_attr_setdetachstate(attributes, PTHREAD_CREATE_DETACHED);
+        event->sigev_notify_attributes = attributes;
     }
+}
+
+void testbed_end_attributes(void *target)
+{
+    struct sigevent *event = target;
+    pthread_attr_t *attributes = event->sigev_notify_attributes;
+
+    pthread_attr_destroy(attributes);
+    memset(attributes, 0xff, sizeof *attributes);
+    free(attributes);
 }
 
 static atomic_int caught_code;

@@ -101,7 +101,7 @@ public struct Job: ~Copyable {
     public let cancelRequested: Atomic<Bool>
     /// The face's own: who sleeps for this very job, as bits.
     public let sleepers: Atomic<UInt32>
-    /// The face's own: the program's record that the job is for, until the job is used again.
+    /// The face's own: the program's record that the job is for, until that has been told.
     public let subject: Atomic<UInt>
     /// The face's own, under its lock: where whoever waits in aio_cancel wants to be told the
     /// result; an address, or 0.
@@ -146,7 +146,8 @@ public struct Job: ~Copyable {
     public var result: Int64  // (w)
     /// Address of the face's record: a context, or a list.
     public var owner: UInt  // (w)
-    /// io_event.obj and io_event.data, as they came.
+    /// io_event.obj and io_event.data, as they came. Of POSIX AIO the second is the address of a
+    /// copy of the attributes of its notification's thread, or 0.
     public var userObject: UInt64  // (w)
     public var userData: UInt64  // (w)
     /// Whose daemons have, or will have, its files; looked at by all daemons that look for

@@ -15,7 +15,10 @@ extension Ref where Pointee == PosixFace {
         if let block {
             guard block.it.error.load(ordering: .acquiring) == EINPROGRESS,
                 let job = job(of: block)
-            else { return Int(IOCTX_AIO_ALLDONE) }
+            else {
+                awaitNotification(of: block)
+                return Int(IOCTX_AIO_ALLDONE)
+            }
             return cancel(job, block.address, of: descriptor)
         }
         var cancelled = 0
@@ -55,7 +58,7 @@ extension Ref where Pointee == PosixFace {
             job.it.isPublished.store(true, ordering: .relaxed)
             countFinishedLocked(failure(ECANCELED))
             let notification = BlockRef(address: subject).map {
-                store(failure(ECANCELED), in: $0, list: list, isInline: false)
+                storeOutcome(failure(ECANCELED), of: job, in: $0, list: list)
             }
             it.engine.deliverCancelled(job)
             it.lock.unlock()

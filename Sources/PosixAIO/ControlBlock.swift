@@ -16,7 +16,8 @@ struct Notification {
     var value: UInt
     var signal: Int32
     var kind: Int32
-    /// SIGEV_THREAD: the function and the attributes of its thread.
+    /// SIGEV_THREAD: the function and the attributes of its thread, which are the program's in a
+    /// block and a copy of ours once a thread is expected.
     var function: UInt
     var attributes: UInt
     var reserved: (UInt64, UInt64, UInt64, UInt64)

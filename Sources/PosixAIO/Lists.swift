@@ -72,16 +72,17 @@ extension Ref where Pointee == PosixFace {
         withSignalsBlocked {
             guard let list = it.lists.allocate() else { return nil }
             list.it.isAwaited = isAwaited
-            list.it.notification = notification
+            var notification = notification
             list.it.eventfd =
                 notification.kind == Int32(IOCTX_SIGEV_EVENTFD)
                 ? EventfdHold(it.engine, notification.descriptor) : nil
             if notification.needsThread(ofList: true) && list.it.eventfd == nil
-                && !expectThread()
+                && !expectThread(for: &notification)
             {
                 it.lists.free(list)
                 return nil
             }
+            list.it.notification = notification
             return list
         }
     }

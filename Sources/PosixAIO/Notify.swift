@@ -20,6 +20,15 @@ private struct Errand: ~Copyable {
     var notification: Notification  // (n)
 }
 
+/// A copy of a thread's attributes, for a request or list that is not done: the program may destroy
+/// its own as soon as it is.
+private struct SavedAttributes: ~Copyable {
+    /// A pthread_attr_t, whose request has it. First: a pointer to it is one to the record.
+    var attributes: InlineArray<64, UInt8>
+    var index: UInt32  // constant once opened
+    var next: UInt32  // (n) free list
+}
+
 struct NotifierThreads: ~Copyable {
     /// How long a function may take before another thread takes the next.
     static let patienceNs: UInt64 = 1_000_000
@@ -29,6 +38,8 @@ struct NotifierThreads: ~Copyable {
     private var freeHead = Job.none  // (n)
     private var head = Job.none  // (n)
     private var tail = Job.none  // (n)
+    private var saved: Reserve<SavedAttributes>
+    private var savedFreeHead = Job.none  // (n)
     /// Threads that run no function, those that are starting included.
     var waiting: UInt32 = 0  // (n)
     /// Threads that run a function.
@@ -45,8 +56,11 @@ struct NotifierThreads: ~Copyable {
     private static let capacity: UInt32 = 1 << 20
 
     init?() {
-        guard let reserve = Reserve<Errand>(capacity: Self.capacity) else { return nil }
-        errands = reserve
+        guard let errands = Reserve<Errand>(capacity: Self.capacity),
+            let saved = Reserve<SavedAttributes>(capacity: Self.capacity)
+        else { return nil }
+        self.errands = errands
+        self.saved = saved
     }
 
     /// No more can be expected: there would be no room for them when they are due.
@@ -82,6 +96,29 @@ struct NotifierThreads: ~Copyable {
         return errand.it.notification
     }
 
+    /// Room for a copy of attributes; nil without memory.
+    fileprivate mutating func roomForAttributesLocked() -> UInt? {
+        if savedFreeHead == Job.none
+            && !saved.grow(
+                freeHead: &savedFreeHead,
+                link: { record, index, next in
+                    record.it.index = index
+                    record.it.next = next
+                })
+        {
+            return nil
+        }
+        let record = saved[savedFreeHead]
+        savedFreeHead = record.it.next
+        return record.address
+    }
+
+    fileprivate mutating func freeAttributesLocked(_ address: UInt) {
+        guard let record = Ref<SavedAttributes>(address: address) else { return }
+        record.it.next = savedFreeHead
+        savedFreeHead = record.it.index
+    }
+
     private mutating func growLocked() -> Bool {
         errands.grow(freeHead: &freeHead) { errand, index, next in
             errand.it.index = index
@@ -96,28 +133,50 @@ extension Notification {
     func needsThread(ofList: Bool) -> Bool {
         kind == Int32(IOCTX_SIGEV_THREAD) || ofList && kind == Int32(IOCTX_SIGEV_EVENTFD)
     }
+
+    /// True for a function that gets a thread of its own.
+    var hasAttributes: Bool { kind == Int32(IOCTX_SIGEV_THREAD) && attributes != 0 }
 }
 
 extension Ref where Pointee == PosixFace {
     /// Announces a notification that a thread must do, so that there is one when it is due. In a
-    /// thread of the program. False when no thread can be had, or too many are waiting for one.
-    func expectThread() -> Bool {
+    /// thread of the program. Its attributes, if it has any, become a copy of the program's. False
+    /// when no thread can be had, or too many are waiting for one.
+    func expectThread(for notification: inout Notification) -> Bool {
         it.notifier.lock.lock()
         defer { it.notifier.lock.unlock() }
         if it.notifier.isFull { return false }
+        var copy: UInt = 0
+        if notification.hasAttributes {
+            guard let room = it.notifier.roomForAttributesLocked() else { return false }
+            copy = room
+            if ioctx_copy_attributes(copy, notification.attributes) != 0 {
+                it.notifier.freeAttributesLocked(copy)
+                return false
+            }
+        }
         it.notifier.expected &+= 1
         if it.notifier.waiting > 0 || startNotifierLocked() || it.notifier.running > 0 {
+            notification.attributes = copy
             return true
         }
         it.notifier.expected &-= 1
+        dropAttributesLocked(copy)
         return false
     }
 
     /// What was announced is not coming.
-    func unexpectThread() {
+    func unexpectThread(for notification: Notification) {
         it.notifier.lock.lock()
         it.notifier.expected &-= 1
+        if notification.hasAttributes { dropAttributesLocked(notification.attributes) }
         it.notifier.lock.unlock()
+    }
+
+    private func dropAttributesLocked(_ copy: UInt) {
+        if copy == 0 { return }
+        ioctx_drop_attributes(copy)
+        it.notifier.freeAttributesLocked(copy)
     }
 
     /// Called in threads of the program or of the notifier only: what a daemon starts would share
@@ -173,6 +232,9 @@ extension Ref where Pointee == PosixFace {
         let appended = it.notifier.appendLocked(notification)
         if it.notifier.expected > 0 { it.notifier.expected &-= 1 }
         it.notifier.bell.wrappingAdd(1, ordering: .relaxed)
+        if !appended && notification.hasAttributes {
+            dropAttributesLocked(notification.attributes)
+        }
         it.notifier.lock.unlock()
         if appended { it.notifier.bell.wake(1) }
     }
@@ -245,9 +307,14 @@ extension Ref where Pointee == PosixFace {
     private func perform(_ notification: Notification) {
         if notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
             Eventfd.signal(notification.descriptor, count: 1)
-        } else if notification.attributes != 0 {
+        } else if notification.hasAttributes {
             _ = ioctx_notify_in_thread(
                 notification.function, notification.value, notification.attributes)
+            withSignalsBlocked {
+                it.notifier.lock.lock()
+                dropAttributesLocked(notification.attributes)
+                it.notifier.lock.unlock()
+            }
         } else {
             unsafe ioctx_call_notification(
                 notification.function, notification.value,

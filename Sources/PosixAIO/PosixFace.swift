@@ -92,7 +92,7 @@ extension Ref where Pointee == PosixFace {
         if !isPublished {
             countFinishedLocked(result)
             notification = BlockRef(address: job.it.subject.load(ordering: .acquiring)).map {
-                store(result, in: $0, list: list, isInline: false)
+                storeOutcome(result, of: job, in: $0, list: list)
             }
         }
         Ref<Int>(address: job.it.canceller)?.it = result
@@ -104,6 +104,8 @@ extension Ref where Pointee == PosixFace {
         // its bit and looks at the error again.
         let sleepers = job.it.sleepers.load(ordering: .sequentiallyConsistent)
         if sleepers != 0 { it.wakes.bitwiseOr(sleepers, ordering: .relaxed) }
+        // Release pairs with job(of:) in awaitNotification(): the notification has been sent.
+        job.it.subject.store(0, ordering: .releasing)
     }
 
     /// At exit: main() may have returned with requests under way whose blocks lie where it has had
@@ -132,25 +134,40 @@ extension Ref where Pointee == PosixFace {
         if result == failure(ECANCELED) { it.counters.it.posix.cancelled.addLocked() }
     }
 
+    /// How to notify of a request, besides its list.
+    @inline(__always)
+    func notification(of block: BlockRef, list: ListRef?) -> Notification {
+        block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
+            && list?.it.notifiesIndividually ?? true ? block.it.notification : .none
+    }
+
     /// Writes the outcome into the block, and notifies.
     @inline(__always)
-    func complete(_ block: BlockRef, _ result: Int, list: ListRef?, isInline: Bool) {
-        let notification = store(result, in: block, list: list, isInline: isInline)
+    func complete(
+        _ block: BlockRef, _ result: Int, _ notification: Notification, list: ListRef?,
+        isInline: Bool
+    ) {
+        store(result, in: block, isInline: isInline)
         announce(notification, list: list, failed: result < 0, isInline: isInline)
     }
 
-    /// Writes the outcome into the block, which is not touched after that. How to notify of it.
-    @inline(__always)
-    func store(
-        _ result: Int, in block: BlockRef, list: ListRef?, isInline: Bool
+    /// The same of a deferred request, without notifying. How to notify, which the block does not
+    /// tell any more after that.
+    func storeOutcome(
+        _ result: Int, of job: JobRef, in block: BlockRef, list: ListRef?
     ) -> Notification {
-        let error = result < 0 ? Int32(truncatingIfNeeded: -result) : 0
-        var notification = Notification.none
-        if block.it.notification.kind != Int32(IOCTX_SIGEV_NONE)
-            && list?.it.notifiesIndividually ?? true
-        {
-            notification = block.it.notification
+        var notification = notification(of: block, list: list)
+        if notification.hasAttributes {
+            notification.attributes = UInt(truncatingIfNeeded: job.it.userData)
         }
+        store(result, in: block, isInline: false)
+        return notification
+    }
+
+    /// Writes the outcome into the block, which is not touched after that.
+    @inline(__always)
+    private func store(_ result: Int, in block: BlockRef, isInline: Bool) {
+        let error = result < 0 ? Int32(truncatingIfNeeded: -result) : 0
         block.it.result.store(max(result, -1), ordering: .relaxed)
         if isInline {
             it.counters.it.posix.inlined.add()
@@ -163,7 +180,6 @@ extension Ref where Pointee == PosixFace {
             block.it.error.store(error, ordering: .sequentiallyConsistent)
             it.done.open(place, address)
         }
-        return notification
     }
 
     /// Notifies of a request that is done, and counts it in its list.

@@ -25,7 +25,8 @@ extension Ref where Pointee == PosixFace {
             if !operation.isVectored && !block.it.notification.needsThread(ofList: false),
                 let result = it.engine.transferAtOnce(&request)
             {
-                complete(block, result, list: nil, isInline: true)
+                complete(
+                    block, result, notification(of: block, list: nil), list: nil, isInline: true)
                 wakeSleepers()
                 return 0
             }
@@ -65,23 +66,26 @@ extension Ref where Pointee == PosixFace {
     private func start(
         _ block: BlockRef, _ request: inout Request, list: ListRef?, _ batch: inout Batch
     ) -> Int {
-        let notifies = list?.it.notifiesIndividually ?? true
-        let needsThread = notifies && block.it.notification.needsThread(ofList: false)
-        if !notifies { request.resfd = -1 }
-        if needsThread && !expectThread() { return refuse(block, failure(EAGAIN)) }
+        var notification = notification(of: block, list: list)
+        let needsThread = notification.needsThread(ofList: false)
+        request.resfd = notification.eventfd
+        if needsThread && !expectThread(for: &notification) {
+            return refuse(block, failure(EAGAIN))
+        }
         switch it.engine.startSlowly(&request, &batch) {
         case .completed(let result):
-            complete(block, result, list: list, isInline: true)
+            complete(block, result, notification, list: list, isInline: true)
         case .refused(let result) where result != failure(EAGAIN):
-            complete(block, result, list: list, isInline: true)
+            complete(block, result, notification, list: list, isInline: true)
         case .refused(let result):
-            if needsThread { unexpectThread() }
+            if needsThread { unexpectThread(for: notification) }
             return refuse(block, result)
         case .deferred(let job):
             let isForKernel = it.engine.isForKernel(job)
             countDeferred(job, isForKernel)
             list?.it.references.wrappingAdd(1, ordering: .relaxed)
             job.it.owner = list?.address ?? 0
+            job.it.userData = UInt64(notification.hasAttributes ? notification.attributes : 0)
             block.it.job.store(job.name, ordering: .relaxed)
             block.it.result.store(
                 isForKernel ? PosixFace.withKernel(job.it.submitter) : -1,
@@ -90,8 +94,7 @@ extension Ref where Pointee == PosixFace {
             // Nobody need wait for it, or for what it waits for.
             let none = Int32(IOCTX_SIGEV_NONE)
             let isTold =
-                notifies && block.it.notification.kind != none
-                || list?.it.notification.kind ?? none != none
+                notification.kind != none || list?.it.notification.kind ?? none != none
             // Last, for cancellers look for jobs with a subject and end them, and the block may be
             // gone then: release pairs with their acquire.
             job.it.subject.store(block.address, ordering: .releasing)
@@ -226,7 +229,9 @@ extension Ref where Pointee == PosixFace {
             if !block.it.notification.needsThread(ofList: false),
                 let result = it.engine.transferAtOnce(&request)
             {
-                complete(block, result, list: list, isInline: true)
+                complete(
+                    block, result, notification(of: block, list: list), list: list,
+                    isInline: true)
                 return 0
             }
             return start(block, &request, list: list, &batch)

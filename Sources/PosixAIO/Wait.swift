@@ -50,8 +50,35 @@ func deadline(_ timeout: UInt) -> UInt64? {
 }
 
 extension Ref where Pointee == PosixFace {
-    /// aio_suspend: 0 when one of the requests is done, or -EAGAIN, -EINTR.
+    /// aio_suspend: 0 when one of the requests is done and has been notified of, or -EAGAIN or
+    /// -EINTR.
     func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
+        let result = awaitOne(blocks, count, until: deadlineNs)
+        if result != 0 { return result }
+        for index in 0..<UInt(bitPattern: count) {
+            if let pointer = Ref<UInt>(address: blocks &+ index &* 8),
+                let block = BlockRef(address: pointer.it)
+            {
+                awaitNotification(of: block)
+            }
+        }
+        return 0
+    }
+
+    /// The status of a request is there before its signal or function, which may ask for it. Who
+    /// learns by a call that waits that it is done may then change what becomes of the signal, as
+    /// with the C library, whose calls wait for its lock here. (By aio_error alone he may not.)
+    func awaitNotification(of block: BlockRef) {
+        if block.it.notification.kind == Int32(IOCTX_SIGEV_NONE)
+            || block.it.error.load(ordering: .acquiring) == EINPROGRESS
+        {
+            return
+        }
+        // Some microseconds; a bound, for whoever sends it may have lost the processor.
+        for _ in 0..<1000 where job(of: block) != nil { System.sleep(nanoseconds: 10_000) }
+    }
+
+    private func awaitOne(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
         let thread = CurrentThread().name
         var mayWatch = true
         var reason = 0

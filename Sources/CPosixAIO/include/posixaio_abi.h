@@ -62,7 +62,19 @@ void ioctx_posix_rundown(uintptr_t frame);
 void ioctx_call_notification(uintptr_t function, uintptr_t value, void (*leave)(void *),
                              void *argument);
 
-/* Calls it in a thread of its own with the program's attributes. 0 or a positive errno. */
+/* Room for a pthread_attr_t. */
+enum { IOCTX_ATTRIBUTES_BYTES = 64 };
+
+/*
+ * Makes a copy of the program's thread attributes at `to`: they are the program's again before the thread is
+ * made. 0 or a positive errno. The copy's signal mask is the default: a function runs with no signal blocked.
+ */
+int ioctx_copy_attributes(uintptr_t to, uintptr_t from);
+
+/* Ends a copy. */
+void ioctx_drop_attributes(uintptr_t copy);
+
+/* Calls it in a thread of its own with such attributes. 0 or a positive errno. */
 int ioctx_notify_in_thread(uintptr_t function, uintptr_t value, uintptr_t attributes);
 
 #endif

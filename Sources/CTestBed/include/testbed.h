@@ -62,6 +62,9 @@ void testbed_notify(void *event, int kind, int signal, int value);
 /* The same with SIGEV_THREAD; `body` gets `value`. `own_stack` asks for attributes. */
 void testbed_notify_thread(void *event, void (*body)(int), int value, int own_stack);
 
+/* Destroys those attributes, and writes over their memory. */
+void testbed_end_attributes(void *event);
+
 /*
  * From now on, `signal` with SA_SIGINFO: the handler counts, and remembers of the last one the
  * si_code, and of each the si_value as a bit.

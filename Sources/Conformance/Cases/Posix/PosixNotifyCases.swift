@@ -42,6 +42,22 @@ enum PosixNotifyCases {
             }
             s.line("early: \(early)")
         },
+        // A program may give up its handler then.
+        Case(posix: "posix/notify/signal-comes-before-aio_suspend-returns") { s in
+            testbed_catch_values(40, 0)
+            let file = try s.files.direct()
+            var late = 0
+            for round in 0..<1000 {
+                let block = s.reading(file, 4096, at: round % 16 * 4096).signalling(40)
+                _ = s.start(block)
+                while s.quietSuspend([block], seconds: 0) != 0 {}
+                // What is queued is delivered when a system call returns.
+                sched_yield()
+                if testbed_caught() <= round { late += 1 }
+                expect(Int32(round + 1))
+            }
+            s.line("late: \(late)")
+        },
         Case(posix: "posix/notify/signals-are-queued") { s in
             testbed_catch_values(40, 0)
             let pipe = try s.files.pipe()
@@ -184,6 +200,20 @@ enum PosixNotifyCases {
             s.submit(block)
             awaitCalls(1)
             s.line("stack \(noted.load(ordering: .relaxed))")
+        },
+        Case(posix: "posix/notify/attributes-may-end-with-the-request") { s in
+            let pipe = try s.files.pipe()
+            for _ in 0..<200 {
+                let block = calling(s.reading(pipe.reader, 1), ownStack: true) { _ in
+                    called.add(1, ordering: .releasing)
+                }
+                _ = s.start(block)
+                Glibc.write(pipe.writer.descriptor, "x", 1)
+                _ = s.quietSuspend([block])
+                testbed_end_attributes(&block.it.pointee.aio_sigevent)
+            }
+            awaitCalls(200)
+            s.line("calls: \(called.load(ordering: .acquiring))")
         },
         Case(posix: "posix/notify/function-that-blocks") { s in
             let pipe = try s.files.pipe()
