@@ -3,12 +3,14 @@
 // Of buffered requests cold reads are deferred (and with IOCTX_WRITES=async writes, which the
 // stream gate keeps in order). A later write of the process to the same bytes of the same file must
 // not overtake the read, so it waits here until that is done: the kernel's io_submit would have
-// waited for that very read. Reads do not wait for reads, and writes elsewhere do not wait at all.
+// waited for that very read. So would a write that makes the file longer change what a direct read
+// beyond its end comes to. Reads do not wait for reads, and writes elsewhere do not wait at all.
 
 import CLibAIO
 public import Synchronization
 
-/// Deferred buffered reads by device, inode and range, and who waits for them.
+/// Deferred reads, buffered ones and direct ones beyond the end of their file, by device, inode and
+/// range, and who waits for them.
 public struct OrderGate: ~Copyable {
     let lock: FutexLock
     private var reads = GateList()  // (g)

@@ -193,6 +193,8 @@ extension Ref where Pointee == EngineRecord {
                 return outcome
             }
             if isWrite && mustNotDefer(request, &batch, facts) {
+                // Reads before it end where the file ended when they were made.
+                handOver(&batch)
                 batch.submission.forgetFacts()
                 return .completed(transferNow(request))
             }

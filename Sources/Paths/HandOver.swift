@@ -45,7 +45,7 @@ extension Ref where Pointee == EngineRecord {
         }
         if done > 0 { it.table.advance(job, by: done) }
         job.it.isExclusive = isExclusive
-        if !enterGate(job, &batch) {
+        if !enterGate(job, &batch, facts) {
             discard(&batch, job)
             return postpone(&request, &batch, facts, done: done, mayUsePool: false)
         }
@@ -78,7 +78,9 @@ extension Ref where Pointee == EngineRecord {
     /// Puts a job into the gate that keeps its order. False for an fsync of POSIX AIO that must
     /// wait there and cannot: it is meant for the pool beside the daemon, which the daemon that
     /// finishes the last of those before it could not reach.
-    private func enterGate(_ job: JobRef, _ batch: inout Batch) -> Bool {
+    private func enterGate(
+        _ job: JobRef, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
         if job.it.isStream || job.it.isExclusive {
             it.streams.enter(it.table, job)
         } else if job.it.face == .posix {
@@ -91,7 +93,10 @@ extension Ref where Pointee == EngineRecord {
                 // Workers take what they are given; the manager asks the gate.
                 batch.needsManager = true
             }
-        } else if job.it.isBuffered && job.it.operation == .read {
+        } else if job.it.operation == .read
+            && (job.it.isBuffered
+                || facts.isExtended(by: job.it.offset &+ Int64(job.it.length)))
+        {
             it.reads.enter(it.table, job)
         }
         return true

@@ -5,7 +5,8 @@
 // that makes its file longer. Here cold reads are deferred, in the order gate of the job table; and
 // such direct writes are, and with IOCTX_WRITES=async buffered writes, in the stream gate. What
 // would overtake them waits in its submitter:
-//   a write, buffered or direct    for deferred reads of the same bytes
+//   a write, buffered or direct    for deferred reads of the same bytes, buffered ones and direct
+//                                  ones beyond the end of the file
 //   a read or a write              for deferred writes of the same bytes
 //   what reaches past the file's   for those that reach beyond it as well
 //   end, and an append

@@ -246,6 +246,34 @@ static void a_write_does_not_overtake_a_read_of_its_call(void) {
     must(io_destroy(load->context), 0);
 }
 
+// What a read beyond the end comes to is settled when it is submitted, also by a daemon's hand (with an
+// eventfd), whether the file is then made longer by an append or by a write behind its end.
+static void a_read_ends_where_its_file_did(void) {
+    enum { BLOCKS_BEFORE = 64, BLOCKS_READ = 36, BLOCKS_FOUND = 29 };
+    char *found = aligned(BLOCKS_READ * BLOCK), *written = memset(aligned(BLOCK), 'w', BLOCK);
+    int eventfd_number = eventfd(0, 0);
+    io_context_t context = used_context(8);
+    for (int round = 0; round < 60; round++) {
+        bool appends = round % 2 == 0, signals = round / 2 % 2 == 0;
+        int fd = patterned_file("longer", SEED, BLOCKS_BEFORE * BLOCK);
+        int direct = open_direct("longer", O_RDWR | (appends ? O_APPEND : 0));
+        struct iocb read, write, *pair[] = {&read, &write};
+        struct io_event events[2];
+        io_prep_pread(&read, direct, found, BLOCKS_READ * BLOCK,
+            (BLOCKS_BEFORE - BLOCKS_FOUND) * BLOCK);
+        if (signals)
+            io_set_eventfd(&read, eventfd_number);
+        io_prep_pwrite(&write, direct, written, BLOCK, BLOCKS_BEFORE * BLOCK);
+        must(io_submit(context, 2, pair), 2);
+        reap(context, 2, events);
+        for (int i = 0; i < 2; i++)
+            must((long)events[i].res, events[i].obj == &read ? BLOCKS_FOUND * BLOCK : BLOCK);
+        close(direct);
+        close(fd);
+    }
+    must(io_destroy(context), 0);
+}
+
 // The number led to a direct file a moment ago, and leads to something else now.
 static void a_number_that_was_a_direct_files_is_looked_at(void) {
     struct load *load = new_load();
@@ -315,6 +343,7 @@ static const struct test_case cases[] = {
     CASE(an_interrupted_wait_loses_no_event),
     CASE(writes_are_read_back),
     CASE(a_write_does_not_overtake_a_read_of_its_call),
+    CASE(a_read_ends_where_its_file_did),
     CASE(a_number_that_was_a_direct_files_is_looked_at),
     CASE(destroy_awaits_what_is_in_flight),
 };
