@@ -74,7 +74,7 @@ public struct Runner: Sendable {
         let board = Board(count: cases.count)
         var workers: [Worker] = []
         let shared = cases.indices.filter { !cases[$0].runsAlone }
-        for _ in 0..<max(jobs, 1) {
+        for _ in 0..<max(min(jobs, shared.count), 1) {
             workers.append(
                 Worker {
                     while let next = board.takeNext(limit: shared.count) {

@@ -97,7 +97,7 @@ struct Copy: ParsableCommand {
         let interruption = Interruption("ioctx cp") { output.discard() }
 
         let isOrdered = length == nil || !input.isPositioned || !output.file.isPositioned
-        let blocks = length.map { ($0 + blockSize.bytes - 1) / blockSize.bytes } ?? 1
+        let blocks = length.map { $0 / blockSize.bytes + ($0 % blockSize.bytes == 0 ? 0 : 1) } ?? 1
         let slots = isOrdered ? 1 : max(1, min(depth, blocks))
         let buffers = try BlockBuffers(count: slots, blockBytes: blockSize.bytes)
         let queue = try RequestQueue(depth: slots, buffers: buffers)

@@ -55,12 +55,16 @@ struct OpenFile {
             kind == .blockDevice || kind == .regular && end > 0 && !Self.endsBefore(end, descriptor)
         length = hasLength ? end : nil
         isDirect = direct && (kind == .regular || kind == .blockDevice)
+        let isNew = flags & O_CREAT != 0
         do {
+            // The new file's mode may not let its owner open it, as that of a copy of such a file.
+            if isDirect && isNew { fchmod(descriptor, status.st_mode | S_IRUSR | S_IWUSR) }
             directDescriptor =
                 isDirect
                 ? try Self.open(path, name, flags & ~(O_CREAT | O_EXCL) | Self.directFlag, 0) : -1
+            if isDirect && isNew { fchmod(descriptor, status.st_mode) }
         } catch {
-            if flags & O_CREAT != 0 { _ = path.withCString { unlink($0) } }
+            if isNew { _ = path.withCString { unlink($0) } }
             throw error
         }
     }

@@ -251,7 +251,7 @@ extension LimitsReport {
 extension LimitsReport {
     var text: String {
         let columns = Columns(.left(Self.rows.map(\.name.count).max() ?? 0), .left(8))
-        var text = process.map { "process \($0.pid), \($0.name)\n\n" } ?? ""
+        var text = process.map { "process \($0.pid), \($0.name.onOneLine)\n\n" } ?? ""
         for row in Self.rows {
             guard let limit = limits[row.name] else { continue }
             text += columns.line([

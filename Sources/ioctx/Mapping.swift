@@ -49,6 +49,10 @@ struct Mapping {
 
     /// Nil for what cannot be read or is no 64-bit ELF file.
     func object() -> ObjectFile? {
-        files.lazy.compactMap { ObjectFile($0) }.first
+        // No lazy map: that would look a second time at what it has found, which may be gone.
+        for file in files {
+            if let object = ObjectFile(file) { return object }
+        }
+        return nil
     }
 }

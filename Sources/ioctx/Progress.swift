@@ -21,6 +21,8 @@ final class Progress {
 
     private static let periodNs = 100_000_000
     private static let barWidth = 16
+    /// 99,999 minutes: more is not told, and need not be a number at all.
+    private static let secondsShownMax = 5_999_999.0
 
     /// A bar in a log file, or where the line cannot be drawn again, is noise.
     static var terminalCanShowIt: Bool {
@@ -90,7 +92,8 @@ final class Progress {
         let bar =
             String(repeating: "#", count: full)
             + String(repeating: ".", count: Self.barWidth - full)
-        let left = rate > 0 ? Int((Double(total - done) / rate).rounded(.up)) : 0
+        let left =
+            rate > 0 ? Int(min(Double(total - done) / rate, Self.secondsShownMax).rounded(.up)) : 0
         let amounts =
             unit == .bytes ? " \(amount) of \(ByteCount.text(Double(total))), \(speed)" : ""
         // Of nothing, nothing can be told.

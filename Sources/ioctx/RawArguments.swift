@@ -21,8 +21,19 @@ enum RawArguments {
         (0..<Int(count)).compactMap { list?[$0] }
     }
 
-    /// As the parser wants them: repaired, and without the tool's own name.
-    static var text: [String] { all.dropFirst().map { String(cString: $0) } }
+    /// As the parser wants them: text, and without the tool's own name. Two that differ do so here.
+    static var text: [String] { all.dropFirst().map(text) }
+
+    /// Of what is no UTF-8, each byte beyond ASCII is a character for private use.
+    private static func text(of argument: UnsafeMutablePointer<CChar>) -> String {
+        if let valid = String(validatingCString: argument) { return valid }
+        var text = String.UnicodeScalarView()
+        for byte in Path(cString: argument).bytes {
+            text.append(
+                byte < 0x80 ? Unicode.Scalar(byte) : Unicode.Scalar(0xf700 + UInt32(byte))!)
+        }
+        return String(text)
+    }
 
     /// What the tool was started as; nil for who names it nothing.
     static var name: Path? { all.first.map { Path(cString: $0) } }
@@ -34,7 +45,8 @@ enum RawArguments {
 
     /// The bytes that the parser's `argument` came from.
     static func path(_ argument: String) -> Path {
-        let raw = all.dropFirst().first { String(cString: $0) == argument }
+        // Not by ==, for which a letter with an accent is also a letter and an accent.
+        let raw = all.dropFirst().first { text(of: $0).utf8.elementsEqual(argument.utf8) }
         return raw.map { Path(cString: $0) } ?? Path(argument)
     }
 }

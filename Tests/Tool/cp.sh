@@ -162,6 +162,52 @@ full_disk() {
     grep -qi 'space' err || fail "the message does not say that the disk is full: $(cat err)"
 }
 
+# One that its owner may not write is copied as one that nobody may write, also by who is not root.
+read_only_source() {
+    dd if=/dev/zero of=direct bs=4096 count=1 oflag=direct 2>/dev/null ||
+        skip "the file system of $PWD refuses O_DIRECT"
+    local as=()
+    if ((EUID == 0)); then
+        as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+        chmod 777 .
+        cp "$tool" ioctx.copy
+        cp -r "$(dirname "$tool")/../lib" lib
+        chmod -R go+rX ioctx.copy lib
+    else
+        cp "$tool" ioctx.copy
+    fi
+    head -c 100001 /dev/urandom >source
+    chmod 444 source
+    "${as[@]}" env IOCTX_ENGINE="$engine" IOCTX_LIBRARY="$PWD/lib/libioctx.so" \
+        ./ioctx.copy cp --direct source copy
+    cmp source copy
+    expect_equal "mode" 444 "$(stat -c %a copy)"
+    expect_equal "files left" "" "$(find . -name '.ioctx-cp*')"
+}
+
+# The numbers at which a sum of offset and block would be none.
+greatest_size() {
+    local size
+    for size in 9223372036854775807 9223372036854513664; do
+        if (ulimit -f 64 && trap '' XFSZ && copy --size "$size" /dev/zero copy 2>err); then
+            fail "copied $size bytes"
+        fi
+        grep -q '^ioctx cp: ' err || fail "no message: $(<err)"
+        expect_equal "files left" "" "$(find . -name '.ioctx-cp*')"
+    done
+}
+
+# One letter in two spellings, and two bytes that are no letters: four names.
+similar_names() {
+    local name names=($'caf\u00e9' $'cafe\u0301' $'f\xff' $'f\xfe')
+    for name in "${names[@]}"; do printf '%s' "$name" >"$name"; done
+    copy "${names[0]}" "${names[1]}"
+    copy "${names[2]}" "${names[3]}"
+    cmp "${names[0]}" "${names[1]}"
+    cmp "${names[2]}" "${names[3]}"
+    expect_equal "names" 4 "$(find . -type f -name '[cf]*' | wc -l)"
+}
+
 # ramfs has no O_DIRECT.
 direct_refused() {
     ((EUID == 0)) || skip "mounting a ramfs needs root"
@@ -190,4 +236,7 @@ try cp_to_standard_output standard_output_as_target
 try cp_refuses_what_it_cannot_read missing_source
 try cp_on_a_full_disk_leaves_nothing full_disk
 try cp_direct_where_it_is_refused_leaves_nothing direct_refused
+try cp_direct_of_a_read_only_file read_only_source
+try cp_of_the_greatest_size greatest_size
+try cp_of_similar_names similar_names
 finish
