@@ -201,13 +201,21 @@ extension Ref where Pointee == Station {
         file.it.waitingHead = Job.none
         var keptLast = Job.none
         var wasInVain = true
-        // The jobs hold the file; this keeps it while the last of them finishes.
+        // The jobs hold the file; this keeps it while one of several finishes.
         it.files.addReference(index)
+        var isKept = true
         while next != Job.none {
             let job = it.table.job(at: next)
             next = job.it.queueNext
             _ = job.transition(from: .waiting, to: .running)
+            // The file is given up before the event of its last job, which needs no watch after it:
+            // a one-shot watch is over, another must be ended.
+            if next == Job.none && keptLast == Job.none && file.it.changesWatched == 0 {
+                isKept = false
+                dropHeld(index)
+            }
             if attempt(job) {
+                if !isKept { return }
                 wasInVain = false
                 continue
             }
@@ -221,7 +229,7 @@ extension Ref where Pointee == Station {
             keptLast = job.it.index
         }
         watchFile(index, wasInVain: wasInVain)
-        dropHeld(index)
+        if isKept { dropHeld(index) }
     }
 
     /// Tries a job in state running without blocking. True when it is done.
@@ -248,6 +256,11 @@ extension Ref where Pointee == Station {
             var result = StreamTransfer.attempt(
                 isWrite: isWrite, number, it.table.vectorsAddress(job),
                 Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)
+            // A datagram socket that was shut down says so to those alone who would wait.
+            let isShutDown =
+                result == failure(EAGAIN) && !isWrite
+                && System.readiness(of: number, UInt32(IOCTX_POLLRDHUP)) & Int(IOCTX_POLLRDHUP) != 0
+            if isShutDown { result = 0 }
             if result == failure(EAGAIN) { return false }
             // It may wait although its file is ready.
             if result == failure(EOPNOTSUPP) && isWrite {

@@ -318,6 +318,56 @@ static void a_fifo_without_writers_is_at_its_end(void) {
     io_destroy(context);
 }
 
+// ---- The end of a stream -------------------------------------------------------------------------
+
+// Without waiting, such a socket says that there is nothing now; who waits is told that there never will be.
+static void a_socket_that_was_shut_down_is_at_its_end(void) {
+    static const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+    struct iocb request;
+    struct io_event event;
+    char buffer[16];
+    io_context_t context = new_context(8);
+    for (int i = 0; i < 3; i++) {
+        int pair[2], later[2];
+        must(socketpair(AF_UNIX, types[i], 0, pair), 0);
+        must(shutdown(pair[0], SHUT_RD), 0);
+        io_prep_pread(&request, pair[0], buffer, sizeof buffer, 0);
+        expect(run_one(context, &request), 0);
+        if (!on_layer())
+            continue;
+        must(socketpair(AF_UNIX, types[i], 0, later), 0);
+        io_prep_pread(&request, later[0], buffer, sizeof buffer, 0);
+        submit(context, &request);
+        sleep_ms(20);
+        must(shutdown(later[0], SHUT_RD), 0);
+        reap(context, 1, &event);
+        expect((long)event.res, 0);
+    }
+}
+
+static void the_last_write_lets_go_of_its_pipe_before_its_event(void) {
+    static char bytes[4096], found[65536 + sizeof bytes];
+    io_context_t context = new_context(8);
+    struct io_event event;
+    for (int round = 0; round < 200; round++) {
+        int ends[2];
+        struct iocb request;
+        must(pipe(ends), 0);
+        must(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+        for (int i = 0; i < 16; i++)
+            must(write(ends[1], bytes, sizeof bytes), sizeof bytes);
+        io_prep_pwrite(&request, ends[1], bytes, sizeof bytes, 0);
+        submit(context, &request);
+        must(close(ends[1]), 0);
+        must(read(ends[0], found, 65536), 65536);
+        reap(context, 1, &event);
+        must((long)event.res, sizeof bytes);
+        must(read(ends[0], found, sizeof found), sizeof bytes);
+        must(read(ends[0], found, sizeof found), 0);
+        close(ends[0]);
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         LAYER_CASE(a_read_of_a_socket_with_an_error_queue_waits_asleep, 20, WAITS),
@@ -331,6 +381,8 @@ int main(int argc, char **argv) {
         LAYER_CASE(a_fifo_with_too_little_room_keeps_nobody_waiting, 20, WAITS),
         CASE(aio_write_to_a_fifo_with_too_little_room_returns),
         CASE(a_fifo_without_writers_is_at_its_end),
+        CASE(a_socket_that_was_shut_down_is_at_its_end),
+        LAYER_CASE(the_last_write_lets_go_of_its_pipe_before_its_event, 20, WAITS),
     };
     return RUN_CASES(argc, argv, cases);
 }
