@@ -75,8 +75,13 @@ extension Ref where Pointee == Station {
         channel.receiver = Int32(truncatingIfNeeded: made)
         let result = connect(channel.receiver, &it.pool.senderName, it.pool.senderNameBytes)
         if result < 0 { return result }
-        // What strangers sent to its name before must not be taken for a hand-over.
-        while receiveMessage(from: &channel, discard: true) >= 0 {}
+        // What strangers sent to its name before must not be taken for a hand-over. Any other end
+        // than that there is nothing is a filter's: nothing would ever come.
+        var received: Int
+        repeat {
+            received = receiveMessage(from: &channel, discard: true)
+        } while received >= 0
+        if received != failure(EAGAIN) { return received }
         channel.awaitedFirst = 0
         channel.awaitedCount = 0
         return 0

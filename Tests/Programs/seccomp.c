@@ -1,8 +1,8 @@
 // Runs a program under a seccomp filter that forbids io_uring, with "both" the kernel's AIO too, with
 // "aio" that alone, with "rare" calls that only a layer would make for a program, with "daemon" those that
-// it makes for its threads:
+// it makes for its threads, with "start" those without which they cannot start:
 //
-//     seccomp EPERM|ENOSYS|KILL [both|aio|rare|daemon] -- PROGRAM ARGUMENTS…
+//     seccomp EPERM|ENOSYS|KILL [both|aio|rare|daemon|start] -- PROGRAM ARGUMENTS…
 //
 // This is what containers and hardened systems do; KILL ends the whole process at the first attempt,
 // so a library that merely probes for the calls does not survive it.
@@ -11,6 +11,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,9 @@ static const int aio_calls[] = {SYS_io_setup, SYS_io_destroy, SYS_io_submit, SYS
 static const int rare_calls[] = {SYS_statx, SYS_readahead};
 static const int daemon_calls[] = {SYS_ioprio_get, SYS_ioprio_set, SYS_sched_setaffinity,
     SYS_sched_setscheduler};
+
+static const int start_calls[] = {SYS_close_range, SYS_bind, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait,
+    SYS_recvmsg};
 
 static struct sock_filter program[64];
 static unsigned short length;
@@ -58,26 +62,30 @@ int main(int argc, char **argv) {
     int aio = argc > 2 && strcmp(argv[2], "aio") == 0;
     int rare = argc > 2 && strcmp(argv[2], "rare") == 0;
     int daemon = argc > 2 && strcmp(argv[2], "daemon") == 0;
-    at += both || aio || rare || daemon;
+    int start = argc > 2 && strcmp(argv[2], "start") == 0;
+    bool named = both || aio || rare || daemon || start;
+    at += named;
     if (action == 0 || at + 1 >= argc || strcmp(argv[at], "--") != 0) {
-        fprintf(stderr, "usage: seccomp EPERM|ENOSYS|KILL [both|aio|rare|daemon] -- PROGRAM ARGUMENTS...\n");
+        fprintf(stderr, "usage: seccomp EPERM|ENOSYS|KILL [both|aio|rare|daemon|start] -- PROGRAM ARGUMENTS...\n");
         return 125;
     }
     add((struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)));
     add((struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0));
     add((struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     add((struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)));
-    if (!aio && !rare && !daemon)
+    if (!named || both)
         forbid(io_uring_calls, 3, action);
     if (rare)
         forbid(rare_calls, 2, action);
     if (daemon)
         forbid(daemon_calls, 4, action);
+    if (start)
+        forbid(start_calls, 6, action);
     if (both || aio)
         forbid(aio_calls, 6, action);
     add((struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     struct sock_fprog filter = {length, program};
-    if (!aio && !rare && !daemon)
+    if (!named || both)
         setenv("IO_URING_FORBIDDEN", "1", 1);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) {
