@@ -44,7 +44,7 @@ extension Engine {
     /// Tries each engine's system calls in a child process, so that a seccomp filter that kills
     /// kills the child.
     public static func survey() -> EngineSurvey {
-        let uring = SandboxProbe.runInChild { SandboxProbe.tryUring() }
+        let uring = SandboxProbe.runInChild { SandboxProbe.tryUringDaemon() }
         let threads = SandboxProbe.runInChild { SandboxProbe.tryPrivateTable() }
         let uringObstacle = uring == SandboxProbe.killed ? .killedBySeccomp : Obstacle(uring)
         let threadsObstacle = threads == SandboxProbe.killed ? .killedBySeccomp : Obstacle(threads)

@@ -95,7 +95,8 @@ struct FileFacts {
     /// /dev/full
     var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
 
-    /// True for O_DIRECT writes up to `end` that make the file longer.
+    /// True for O_DIRECT I/O up to `end` that goes beyond the end of the file: a write makes it
+    /// longer.
     func isExtended(by end: Int64) -> Bool {
         kind == .direct && isRegular && end > Int64(status.st_size)
     }

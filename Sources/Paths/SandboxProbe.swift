@@ -12,7 +12,7 @@ enum SandboxProbe {
     static func filterKills(_ kind: Station.Kind) -> Bool {
         if !System.isFiltered { return false }
         return kind == .uring
-            ? runInChild { SandboxProbe.tryUring() } == killed
+            ? runInChild { SandboxProbe.tryUringDaemon() } == killed
             : runInChild { SandboxProbe.tryPrivateTable() } == killed
     }
 
@@ -72,14 +72,19 @@ enum SandboxProbe {
         let entered = ring.enter(minComplete: 0)
         ring.close()
         if entered < 0 { return entered }
-        // The daemon leaves the program's descriptor table: here, nothing is closed.
-        _ = systemCall(
-            Int32(IOCTX_SYS_close_range), Int(UInt32.max), Int(UInt32.max),
-            Int(IOCTX_CLOSE_RANGE_UNSHARE))
         return supported
     }
 
-    /// 0 when daemons can have a descriptor table of their own and files can be sent to it.
+    /// The same, and by the way that the daemon leaves the program's descriptor table: for a child.
+    static func tryUringDaemon() -> Int {
+        let result = tryUring()
+        _ = systemCall(
+            Int32(IOCTX_SYS_close_range), Int(UInt32.max), Int(UInt32.max),
+            Int(IOCTX_CLOSE_RANGE_UNSHARE))
+        return result
+    }
+
+    /// For a child, as well: 0 when daemons can have a descriptor table of their own and files can be sent to it.
     static func tryPrivateTable() -> Int {
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 3, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))

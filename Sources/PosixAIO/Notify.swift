@@ -23,8 +23,9 @@ private struct Errand: ~Copyable {
 /// A copy of a thread's attributes, for a request or list that is not done: the program may destroy
 /// its own as soon as it is.
 private struct SavedAttributes: ~Copyable {
-    /// A pthread_attr_t, whose request has it. First: a pointer to it is one to the record.
-    var attributes: InlineArray<64, UInt8>
+    /// Room for a pthread_attr_t (IOCTX_ATTRIBUTES_BYTES), which belongs to whose request it is.
+    /// First: a pointer to it is one to the record.
+    var attributes: InlineArray<8, UInt64>
     var index: UInt32  // constant once opened
     var next: UInt32  // (n) free list
 }

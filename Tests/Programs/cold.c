@@ -242,8 +242,8 @@ static void the_file_stays_though_the_descriptor_flickers(void) {
     must(io_destroy(context), 0);
 }
 
-#define LARGE (256u << 10)
-#define LARGE_COUNT 320
+#define LARGE (128u << 10)
+#define LARGE_COUNT 960
 
 static void submit_large(io_context_t context, struct iocb *request, int fd, int number) {
     io_prep_pread(request, fd, request->u.c.buf, LARGE, (long)(number * 97 % LARGE_COUNT) * LARGE);
@@ -269,7 +269,7 @@ static void a_closed_description_is_given_up(void) {
     must(open(temp_path("locked"), O_RDWR), fd);
     while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         must(errno, EWOULDBLOCK);
-        must_that(reads++ < 8 * DEPTH, "the lock of a closed file was not given up");
+        must_that(reads++ < 24 * DEPTH, "the lock of a closed file was not given up");
         struct io_event event;
         must(io_getevents(context, 1, 1, &event, NULL), 1);
         expect((long)event.res, LARGE);
