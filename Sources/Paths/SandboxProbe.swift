@@ -84,7 +84,8 @@ enum SandboxProbe {
         return result
     }
 
-    /// For a child, as well: 0 when daemons can have a descriptor table of their own and files can be sent to it.
+    /// 0 when daemons can have a descriptor table of their own and files can be sent to it. For a
+    /// child, as well.
     static func tryPrivateTable() -> Int {
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 3, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
