@@ -147,22 +147,20 @@ extension Ref where Pointee == PosixFace {
         it.notifier.lock.lock()
         defer { it.notifier.lock.unlock() }
         if it.notifier.isFull { return false }
-        var copy: UInt = 0
         if notification.hasAttributes {
-            guard let room = it.notifier.roomForAttributesLocked() else { return false }
-            copy = room
+            guard let copy = it.notifier.roomForAttributesLocked() else { return false }
             if ioctx_copy_attributes(copy, notification.attributes) != 0 {
                 it.notifier.freeAttributesLocked(copy)
                 return false
             }
+            notification.attributes = copy
         }
         it.notifier.expected &+= 1
         if it.notifier.waiting > 0 || startNotifierLocked() || it.notifier.running > 0 {
-            notification.attributes = copy
             return true
         }
         it.notifier.expected &-= 1
-        dropAttributesLocked(copy)
+        dropAttributesLocked(of: notification)
         return false
     }
 
@@ -170,14 +168,15 @@ extension Ref where Pointee == PosixFace {
     func unexpectThread(for notification: Notification) {
         it.notifier.lock.lock()
         it.notifier.expected &-= 1
-        if notification.hasAttributes { dropAttributesLocked(notification.attributes) }
+        dropAttributesLocked(of: notification)
         it.notifier.lock.unlock()
     }
 
-    private func dropAttributesLocked(_ copy: UInt) {
-        if copy == 0 { return }
-        ioctx_drop_attributes(copy)
-        it.notifier.freeAttributesLocked(copy)
+    /// Of one that a thread was expected for.
+    private func dropAttributesLocked(of notification: Notification) {
+        if !notification.hasAttributes { return }
+        ioctx_drop_attributes(notification.attributes)
+        it.notifier.freeAttributesLocked(notification.attributes)
     }
 
     /// Called in threads of the program or of the notifier only: what a daemon starts would share
@@ -233,9 +232,7 @@ extension Ref where Pointee == PosixFace {
         let appended = it.notifier.appendLocked(notification)
         if it.notifier.expected > 0 { it.notifier.expected &-= 1 }
         it.notifier.bell.wrappingAdd(1, ordering: .relaxed)
-        if !appended && notification.hasAttributes {
-            dropAttributesLocked(notification.attributes)
-        }
+        if !appended { dropAttributesLocked(of: notification) }
         it.notifier.lock.unlock()
         if appended { it.notifier.bell.wake(1) }
     }
@@ -313,7 +310,7 @@ extension Ref where Pointee == PosixFace {
                 notification.function, notification.value, notification.attributes)
             withSignalsBlocked {
                 it.notifier.lock.lock()
-                dropAttributesLocked(notification.attributes)
+                dropAttributesLocked(of: notification)
                 it.notifier.lock.unlock()
             }
         } else {
