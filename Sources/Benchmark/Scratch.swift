@@ -6,6 +6,9 @@ import TestBed
 
 public final class Scratch {
     public let folder: String
+    /// In the file system of the run; `folder` may be on a disk that is made in it.
+    private let top: String
+    private var slowDisk: SlowDisk?
     private let given: String?
     private let fileBytes: Int?
     private var filled = 0
@@ -19,17 +22,33 @@ public final class Scratch {
 
     private static let diskBytes = 1 << 30
     private static let deviceBytes = 64 << 20
+    /// For files beside the large one, as they grow.
+    private static let slowDiskBytes = 1 << 30
 
-    /// An empty folder in `parent`. `file` is one to read from, made here where it is nil. Throws
-    /// Trouble.
-    public init(in parent: String, file: String?, fileBytes: Int?) throws {
+    /// An empty folder in `parent`, or on a disk of its own that takes `slowDiskUs` microseconds
+    /// for each transfer. `file` is one to read from, made here where it is nil. Throws Trouble.
+    public init(in parent: String, file: String?, fileBytes: Int?, slowDiskUs: Int?) throws {
         var template = Array("\(parent)/ioctx-bench-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
             throw Trouble("a folder in '\(parent)': \(Trouble.words(errno))")
         }
-        folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        top = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         given = file
         self.fileBytes = fileBytes
+        if let slowDiskUs {
+            do {
+                let disk = try SlowDisk(
+                    in: top, bytes: (fileBytes ?? Self.diskBytes) + Self.slowDiskBytes,
+                    transferUs: UInt32(clamping: slowDiskUs))
+                slowDisk = disk
+                folder = disk.folder
+            } catch let skip as Skip {
+                Folder.remove(top)
+                throw Trouble("a slow disk: \(skip.reason)")
+            }
+        } else {
+            folder = top
+        }
         mkdir("\(folder)/lower", 0o700)
     }
 
@@ -50,7 +69,9 @@ public final class Scratch {
         zram?.remove()
         zram = nil
         if loop >= 0 { close(loop) }
-        Folder.remove(folder)
+        slowDisk?.remove()
+        slowDisk = nil
+        Folder.remove(top)
     }
 
     /// The file for a case about `place`, as large as that needs.

@@ -20,21 +20,6 @@ extension Scene {
         return image
     }
 
-    private func run(_ program: String, _ arguments: [String]) throws {
-        for folder in ["/usr/sbin", "/sbin", "/usr/bin", "/bin"] {
-            let path = "\(folder)/\(program)"
-            guard access(path, X_OK) == 0 else { continue }
-            let words = ([path] + arguments).map { strdup($0) } + [nil]
-            let null = Glibc.open("/dev/null", O_WRONLY | O_CLOEXEC)
-            let child = testbed_spawn(path, words, -1, null)
-            close(null)
-            let end = ending(of: child)
-            if end != "ended with 0" { throw Skip("\(program) \(end)") }
-            return
-        }
-        throw Skip("needs \(program)")
-    }
-
     private func privateMounts() throws {
         try needRoot()
         try must("a mount name space", Int(testbed_private_mounts()))
@@ -46,7 +31,7 @@ extension Scene {
         try privateMounts()
         let path = "\(folder)/image"
         let image = try image(megabytes << 20)
-        try run("mkfs.\(type)", options + [path])
+        try SystemProgram.run("mkfs.\(type)", options + [path])
         var device = [CChar](repeating: 0, count: 64)
         let loop = testbed_loop(image.descriptor, &device, device.count)
         try must("a loop device", Int(loop))

@@ -27,8 +27,11 @@ struct Bench: ParsableCommand {
               ioctx bench 'cached/*' cold/random --rounds 11
               ioctx bench --against /opt/old/libioctx.so --html page.html --json all.json
               ioctx bench --file /dev/nvme0n1 'direct/disk-*'
+              ioctx bench --slow-disk 100 --size 512m 'cold/*' 'direct/*disk*'
 
-            The file of --file is only read from. Some cases need root.
+            The file of --file is only read from. With --slow-disk the cases about a disk
+            meet one that does any number of transfers at once, each in so long a time (and
+            what it takes to wake somebody up). Some cases need root, and so does that.
             Exit status: 0 when every case was measured or skipped, 1 when one failed,
             64 for wrong options.
             """)
@@ -52,6 +55,12 @@ struct Bench: ParsableCommand {
         help: "Size of the test file: 1g, where a case is about the disk.",
         transform: NumberArgument.bytes)
     var size: ByteCount?
+
+    @Option(
+        help: ArgumentHelp(
+            "Test files on a disk in memory, microseconds of each transfer.", valueName: "us"),
+        transform: NumberArgument.whole)
+    var slowDisk: Int?
 
     @Option(
         help: "Pairs of measurements of each case. (default: 7)", transform: NumberArgument.whole)
@@ -79,6 +88,17 @@ struct Bench: ParsableCommand {
         }
         guard (0.01...60).contains(seconds) else {
             throw ValidationError("--seconds must be 0.01 to 60, not \(seconds).")
+        }
+        if let slowDisk {
+            guard (1...1_000_000).contains(slowDisk) else {
+                throw ValidationError("--slow-disk must be 1 to 1000000 us, not \(slowDisk).")
+            }
+            guard file == nil else {
+                throw ValidationError("--slow-disk is where test files go: leave out --file.")
+            }
+        }
+        guard size.map({ $0.bytes >= Self.sizeMin }) != false else {
+            throw ValidationError("--size must be 1m at least.")
         }
     }
 
@@ -120,7 +140,8 @@ struct Bench: ParsableCommand {
         var results = RunResults(
             machine: Machine(kernel: kernel, folder: scratch.folder),
             other: other ?? defaultOther(kernel), layer: installation.library.description,
-            file: file ?? folder.description, rounds: rounds, seconds: seconds)
+            file: file ?? slowDisk.map { "a disk of \($0) us" } ?? folder.description,
+            rounds: rounds, seconds: seconds)
         try Output.write(BenchTable.head)
         try runner.run(cases) { result in
             progress.clear()
@@ -144,11 +165,15 @@ struct Bench: ParsableCommand {
         }
         do {
             return try Scratch(
-                in: folder.description, file: absolute?.description, fileBytes: size?.bytes)
+                in: folder.description, file: absolute?.description, fileBytes: size?.bytes,
+                slowDiskUs: slowDisk)
         } catch let trouble as Trouble {
             throw Failure(trouble.description)
         }
     }
+
+    /// Some cases read blocks of 128 KiB.
+    private static let sizeMin = 1 << 20
 
     /// The bar's steps: more than it is wide.
     private static let progressParts = 1000

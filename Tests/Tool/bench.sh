@@ -87,10 +87,32 @@ refusals() {
     refused no-such-case bench 1 no-such-case
     refused rounds bench 64 --rounds 0
     refused seconds bench 64 --seconds nan
+    refused size bench 64 --size 0
     refused none/results bench 1 cached/depth-1 --json none/results.json
     refused none/page bench 1 cached/depth-1 --html none/page.html
     refused no-such-file bench 1 cached/depth-1 --file no-such-file
     refused no-such-folder bench 1 cached/depth-1 --dir no-such-folder
+}
+
+# A disk that takes 2 ms for a transfer does no more than 500 in a second one after the other, and
+# many more when they are under way together.
+a_slow_disk() {
+    if ((EUID != 0)) || [[ ! -e /dev/fuse || ! -e /dev/loop-control ]]; then
+        skip "needs root, FUSE and loop devices"
+    fi
+    bench 0 direct/disk-depth-1 direct/disk-depth-32 cold/random --rounds 1 --slow-disk 2000 \
+        --seconds 0.2 --json results.json
+    jq -e 'all(.cases[]; .status == "measured")
+        and .file == "a disk of 2000 us" and .machine.file_system == "ext4"
+        and (.cases[0] | .other.per_second[0] <= 500 and .layer.per_second[0] <= 500)
+        and (.cases[1].layer.per_second[0] > 500)
+        and (.cases[2].name == "cold/random" and .cases[2].other.per_second[0] <= 500)' \
+        results.json >/dev/null || fail "$(jq -c '[.file, .machine, (.cases[] |
+            [.name, .other.per_second, .layer.per_second])]' results.json)"
+    ! grep -q "$PWD" /proc/self/mounts || fail "a mount is left"
+    ! pgrep -f -- '--slow-disk 2000' >/dev/null || fail "a process is left"
+    refused slow-disk bench 64 cold/random --slow-disk 0
+    refused --file bench 64 cold/random --slow-disk 100 --file data
 }
 
 a_file_of_ones_own() {
@@ -139,6 +161,7 @@ try bench_counts_system_calls counts_calls
 try bench_posix_measures_the_c_library posix_sides
 try bench_against_a_library against_a_library
 try bench_refuses_in_one_line refusals
+try bench_on_a_slow_disk a_slow_disk
 try bench_reads_a_file_of_ones_own a_file_of_ones_own
 try bench_interrupted_leaves_nothing interrupted
 try bench_lists lists

@@ -110,6 +110,12 @@ int testbed_loop(int fd, char *path, size_t size);
 int testbed_private_mounts(void);
 int testbed_mount(const char *source, const char *target, const char *type, const char *data);
 
+/*
+ * Mounts a file in memory on the file `path`, each of whose transfers takes `delay_us`; served by a
+ * child that ends when it is unmounted, or with the caller. The child's pid.
+ */
+int testbed_slow_file(const char *path, uint64_t bytes, unsigned delay_us);
+
 int testbed_set_nonblocking(int fd, int on);
 int testbed_bytes_readable(int fd);
 
@@ -135,7 +141,7 @@ void testbed_alarm_every(long us);
 int testbed_memfd(const char *name);
 int testbed_pipe(int ends[2], int flags);
 int testbed_join(pthread_t thread, double seconds);
-enum { TESTBED_DEEPBIND = 8 };
+enum { TESTBED_DEEPBIND = 8, TESTBED_O_DIRECT = 040000 };
 
 /* A function of `library` itself; NULL where only a library that it needs has one of that name. */
 void *testbed_symbol(void *library, const char *name, const char *version);
