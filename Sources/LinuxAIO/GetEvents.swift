@@ -180,12 +180,21 @@ extension Ref where Pointee == LinuxFace {
     private func doColdReads(of context: ContextRef) -> Bool {
         guard let waitedNs = it.engine.awaitColdRead(of: context.address) else { return false }
         if !isStillThere { return false }
-        if waitedNs > ColdReads.slowNs { context.expectSlowReads() }
+        if waitedNs > ColdReads.slowNs { expectSlowReads(of: context) }
         let hasDoneSome = it.engine.doColdReads(of: context.address)
         if !hasDoneSome || !isStillThere { return false }
         // Who fell asleep meanwhile has not seen those that were taken and left again.
         if context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { it.engine.nudge() }
         return true
+    }
+
+    /// Who has nothing else in flight has waited for what comes first; the daemon may have done it
+    /// meanwhile.
+    private func expectSlowReads(of context: ContextRef) {
+        context.it.lock.lock()
+        let isAlone = context.it.jobs <= 1
+        context.it.lock.unlock()
+        if !isAlone { context.expectSlowReads() }
     }
 
     private func takeLocked(_ reaping: inout Reaping) -> Int {
