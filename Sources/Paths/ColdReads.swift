@@ -105,7 +105,8 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// The same where no filter is active. The first of the cold reads of `owner`.
+    /// The same where no filter is active. The first of the cold reads of `owner`, which the caller
+    /// is about to wait for.
     @discardableResult
     fileprivate func startReadsUnfiltered(
         _ amount: EarlyStart, of owner: UInt = 0, mustWake: Bool = false
@@ -133,6 +134,8 @@ extension Ref where Pointee == Station {
             }
             if count == 0 { it.queue.forEach(it.table, add) }
         }
+        // Whoever waits for its only page starts the disk for that himself.
+        if count == 1, let oldest, oldest == reads[0], oldest.isOnOnePage { return oldest }
         // The daemon takes longer to wake than the disk to start.
         if count > 0 { reads[0].start() }
         if mustWake { callForAll() }
@@ -284,7 +287,7 @@ extension Ref where Pointee == Station {
 }
 
 /// What is to be asked of the disk, and the file that it is about.
-private struct ColdRead {
+private struct ColdRead: Equatable {
     var descriptor: Int32 = -1
     var offset: Int64 = 0
     var length = 0
@@ -303,6 +306,8 @@ private struct ColdRead {
         inode = job.it.inode
         self.flags = flags
     }
+
+    var isOnOnePage: Bool { (offset ^ (offset &+ Int64(length) &- 1)) & ~4095 == 0 }
 
     func start() {
         _ = systemCall(Int32(SYS_readahead), Int(descriptor), Int(offset), length)
