@@ -47,30 +47,31 @@ extension Ref where Pointee == Station {
 
     private func fetch(_ index: UInt32) {
         if index == Job.none || !it.files.move(index) { return }
-        var entry = it.uring.parking.nextEntry()
-        if entry == nil {
-            flushFetches()
-            entry = it.uring.parking.nextEntry()
-        }
-        guard let entry else { return }
-        entry.it.opcode = UInt8(URING_OP_MSG_RING)
-        entry.it.fd = it.uring.work.descriptor
-        entry.it.address = UInt64(URING_MSG_SEND_FD)
-        entry.it.address3 = UInt64(index)
-        entry.it.file_index = index &+ 1
-        entry.it.op_flags = UInt32(URING_MSG_CQE_SKIP)
-        entry.it.user_data = UInt64(index)
+        guard let move = parkingEntry() else { return }
+        move.it.opcode = UInt8(URING_OP_MSG_RING)
+        move.it.fd = it.uring.work.descriptor
+        move.it.address = UInt64(URING_MSG_SEND_FD)
+        move.it.address3 = UInt64(index)
+        move.it.file_index = index &+ 1
+        move.it.op_flags = UInt32(URING_MSG_CQE_SKIP)
+        // The work ring's slot keeps the file from here on; the parking slot must not.
+        guard let empty = parkingEntry() else { return it.uring.parking.emptySlot(index) }
+        empty.it.opcode = UInt8(URING_OP_CLOSE)
+        empty.it.file_index = index &+ 1
     }
 
+    private func parkingEntry() -> Ref<uring_sqe>? {
+        if let entry = it.uring.parking.nextEntry() { return entry }
+        flushFetches()
+        return it.uring.parking.nextEntry()
+    }
+
+    /// Moves the files: each request does what it has to while it is submitted, in their order.
     private func flushFetches() {
         var expected = it.uring.parking.pending
         while expected > 0 && !it.uring.parking.isDenied {
             _ = it.uring.parking.enter(minComplete: expected)
-            while let completion = it.uring.parking.nextCompletion() {
-                expected &-= 1
-                // The work ring's slot keeps the file from here on; the parking slot must not.
-                it.uring.parking.emptySlot(UInt32(truncatingIfNeeded: completion.user_data))
-            }
+            while it.uring.parking.nextCompletion() != nil { expected &-= 1 }
         }
     }
 

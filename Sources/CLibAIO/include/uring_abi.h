@@ -20,7 +20,7 @@ struct uring_sqe {
     uint64_t user_data;
     uint16_t buffer_index;
     uint16_t personality;
-    uint32_t file_index;  /* MSG_RING: target slot + 1 */
+    uint32_t file_index;  /* MSG_RING: target slot + 1; CLOSE: slot + 1 */
     uint64_t address3;    /* MSG_RING: source slot; FUTEX: mask */
     uint64_t pad;
 };
@@ -113,6 +113,7 @@ enum {
     URING_OP_FSYNC = 3,
     URING_OP_POLL_ADD = 6,
     URING_OP_ASYNC_CANCEL = 14,
+    URING_OP_CLOSE = 19,
     URING_OP_READ = 22,
     URING_OP_WRITE = 23,
     URING_OP_MSG_RING = 40,
