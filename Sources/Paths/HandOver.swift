@@ -38,7 +38,7 @@ extension Ref where Pointee == EngineRecord {
         job.it.station.store(station.address, ordering: .relaxed)
         let isForWaiters = mayBeLeft(request, batch)
         if !holdFiles(of: job, request, &batch, facts, forWaiters: isForWaiters)
-            || !describe(job, request, facts, &batch.submission)
+            || !describe(job, request, facts)
         {
             discard(&batch, job)
             return runInline(request, &batch, facts, done: done)
@@ -169,9 +169,7 @@ extension Ref where Pointee == EngineRecord {
     // MARK: The job
 
     /// Fills a job in from a request. False when there is no room for its vectors.
-    func describe(
-        _ job: JobRef, _ request: Request, _ facts: FileFacts, _ submission: inout Submission
-    ) -> Bool {
+    func describe(_ job: JobRef, _ request: Request, _ facts: FileFacts) -> Bool {
         job.it.face = request.face
         job.it.priority = request.priority
         job.it.operation = request.operation
@@ -200,7 +198,7 @@ extension Ref where Pointee == EngineRecord {
         // The kernel's AIO takes the submitter's by itself.
         let mayAsk = it.mayTuneThreads.load(ordering: .relaxed) && !isForKernel(job)
         job.it.ioPriority =
-            request.ioPriority == 0 && mayAsk ? submission.priority() : request.ioPriority
+            request.ioPriority == 0 && mayAsk ? CurrentThread().ioPriority() : request.ioPriority
         let vectors = it.table.reserveVectors(job, count: request.vectorCount)
         if vectors == 0 { return false }
         // The kernel cuts them where they come to more than it transfers (lib/iov_iter.c).

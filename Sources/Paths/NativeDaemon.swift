@@ -111,7 +111,7 @@ extension Ref where Pointee == EngineRecord {
             return nil
         }
         job.it.station.store(station.address, ordering: .relaxed)
-        var maySubmit = describe(job, request, facts, &batch.submission)
+        var maySubmit = describe(job, request, facts)
         if maySubmit && request.face == .posix {
             it.syncs.enter(it.table, job)
             if request.operation.isSync && it.syncs.hasEarlier(it.table, job) {

@@ -68,7 +68,6 @@ struct Submission {
     /// What is known of the descriptor of the last request; -1 for none.
     private var descriptor: Int32 = -1
     private var facts = FileFacts()
-    private var ownPriority: UInt16?
     private var fileBytesMax: UInt64?
     /// What becomes of reads of cold files.
     let coldReads: ColdReads
@@ -92,17 +91,6 @@ struct Submission {
 
     /// After the file may have changed.
     mutating func forgetFacts() { descriptor = -1 }
-
-    /// The submitter's own I/O priority, which a request without IOCB_FLAG_IOPRIO has; 0 when it
-    /// has none.
-    mutating func priority() -> UInt16 {
-        if let ownPriority { return ownPriority }
-        let priority = systemCall(Int32(SYS_ioprio_get), 1, 0)
-        // Class 0 (none) leaves the priority to the nice value.
-        let result = priority > 0 && priority >> 13 != 0 ? UInt16(truncatingIfNeeded: priority) : 0
-        ownPriority = result
-        return result
-    }
 
     /// RLIMIT_FSIZE.
     mutating func sizeLimit() -> UInt64 {

@@ -158,6 +158,8 @@ struct ioctx_thread {
     uint32_t calls;    /* calls of the layer that are open in this thread */
     uint32_t requests; /* requests since a hint was doubted last */
     uint32_t blockers; /* calls of the layer that block signals */
+    uint16_t io_priority;
+    uint16_t io_priority_uses; /* how many requests more are to have that without a look */
     bool is_mask_known, was_taken_for_handler;
     bool is_blocked;      /* signals are blocked until the outermost call ends */
     uint64_t mask_before; /* the mask that is restored then */
