@@ -145,8 +145,11 @@ extension Ref where Pointee == PosixFace {
     }
 
     private func handOver(_ batch: inout Batch) {
-        // Whoever sleeps later nudges the daemon first.
-        it.engine.handOver(&batch)
+        // Whoever sleeps later nudges the daemon first: one that will look soon by itself is not
+        // woken.
+        it.engine.handOver(&batch) { looksSoon in
+            !looksSoon || it.collectors.load(ordering: .sequentiallyConsistent) != 0
+        }
     }
 
     // MARK: Checks
