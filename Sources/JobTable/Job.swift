@@ -168,6 +168,10 @@ extension Ref where Pointee == Job {
         UInt64(it.generation.load(ordering: .relaxed)) << 32 | UInt64(it.index)
     }
 
+    /// What keeps its order in the stream gate: requests on streams, and what is done one at a time
+    /// on its file.
+    public var isInStreamGate: Bool { it.isStream || it.isExclusive }
+
     /// True for what waits for a pipe or the like, and holds no thread meanwhile.
     public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
 

@@ -149,6 +149,11 @@ public enum System {
             Int(bitPattern: vectors), count, Int(offset), 0, Int(rwFlags))
     }
 
+    /// fsync(2), or fdatasync(2) for the data only.
+    public static func sync(_ descriptor: Int32, dataOnly: Bool) -> Int {
+        systemCall(dataOnly ? Int32(SYS_fdatasync) : Int32(SYS_fsync), Int(descriptor))
+    }
+
     /// Readiness of one descriptor now, as poll(2) reports it; 0 when not ready.
     @inline(__always)
     public static func readiness(of descriptor: Int32, _ events: UInt32) -> Int {

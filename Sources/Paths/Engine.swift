@@ -353,7 +353,7 @@ extension Ref where Pointee == EngineRecord {
     }
 
     func unpark(_ job: JobRef) -> Bool {
-        job.it.isStream || job.it.isExclusive ? it.streams.unpark(job) : it.syncs.unpark(job)
+        job.isInStreamGate ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
     /// Tells every daemon to look for jobs whose cancellation was requested.

@@ -6,7 +6,7 @@ import CLibAIO
 import JobTable
 import Synchronization
 
-/// The right to signal one eventfd once.
+/// The right to signal one eventfd once; with a daemon, which stays until it is used or given up.
 public struct EventfdHold {
     private let station: Ref<Station>
     private let job: JobRef
@@ -45,8 +45,16 @@ public struct EventfdHold {
         return nil
     }
 
-    /// Adds one to the eventfd and gives it up. Once.
-    public func signal() {
+    /// Adds one to the eventfd and gives it up. Once, or `giveUp`.
+    public func signal() { send() }
+
+    /// Gives the eventfd up. Once, or `signal`.
+    func giveUp() {
+        job.it.pollEvents = 0
+        send()
+    }
+
+    private func send() {
         _ = job.transition(from: .preparing, to: .queued)
         station.it.queue.append(station.it.table, first: job, last: job, count: 1)
         station.kick()

@@ -39,7 +39,7 @@ extension Ref where Pointee == Station {
     func finish(_ job: JobRef, from state: JobState, result: Int) {
         job.it.result = Int64(result)
         if result == failure(EPIPE) { raisePipeSignal(job) }
-        if job.it.isStream || job.it.isExclusive {
+        if job.isInStreamGate {
             if let next = it.engine.it.streams.leave(it.table, job) { requeue(next) }
         } else if job.it.face == .linux {
             it.engine.it.reads.leave(it.table, job)
@@ -81,11 +81,10 @@ extension Ref where Pointee == Station {
     /// For the daemon that took a job: true when it may start it now. A parked job keeps the
     /// daemon, which holds its file, from leaving.
     func mayStart(_ job: JobRef) -> Bool {
-        let isOrdered = job.it.isStream || job.it.isExclusive
-        if !isOrdered && !job.it.operation.isSync { return true }
+        if !job.isInStreamGate && !job.it.operation.isSync { return true }
         it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         let mayStart =
-            isOrdered
+            job.isInStreamGate
             ? it.engine.it.streams.mayStart(it.table, job)
             : it.engine.it.syncs.mayStart(it.table, job)
         // Cancelled before it was parked: nobody else will give it back.

@@ -81,7 +81,7 @@ extension Ref where Pointee == EngineRecord {
     private func enterGate(
         _ job: JobRef, _ batch: inout Batch, _ facts: FileFacts
     ) -> Bool {
-        if job.it.isStream || job.it.isExclusive {
+        if job.isInStreamGate {
             it.streams.enter(it.table, job)
         } else if job.it.face == .posix {
             it.syncs.enter(it.table, job)

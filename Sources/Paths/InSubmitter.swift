@@ -35,10 +35,9 @@ extension Ref where Pointee == EngineRecord {
             if !isVacant { return done > 0 ? .completed(done) : .refused(failure(EAGAIN)) }
         }
         switch request.operation {
-        case .fsync:
-            return .completed(systemCall(Int32(SYS_fsync), Int(request.descriptor)))
-        case .fdatasync:
-            return .completed(systemCall(Int32(SYS_fdatasync), Int(request.descriptor)))
+        case .fsync, .fdatasync:
+            return .completed(
+                System.sync(request.descriptor, dataOnly: request.operation == .fdatasync))
         case .poll, .notify:
             return .refused(failure(EAGAIN))
         case .read, .write:
@@ -90,7 +89,7 @@ extension Ref where Pointee == Station {
             }
         } else {
             isItsTurn =
-                !(job.it.isStream || job.it.isExclusive)
+                !job.isInStreamGate
                 || it.engine.it.streams.awaitTurn(
                     it.table, of: job, mayWait: !CurrentThread().isNested)
         }
@@ -109,8 +108,8 @@ extension Ref where Pointee == Station {
         let number = job.it.descriptor
         let result: Int
         switch job.it.operation {
-        case .fsync: result = systemCall(Int32(SYS_fsync), Int(number))
-        case .fdatasync: result = systemCall(Int32(SYS_fdatasync), Int(number))
+        case .fsync, .fdatasync:
+            result = System.sync(number, dataOnly: job.it.operation == .fdatasync)
         case .poll: result = failure(ENOMEM)
         case .notify: result = 0
         case .read, .write:

@@ -135,8 +135,8 @@ extension Ref where Pointee == Station {
         if !it.files.hasArrived(job.it.heldFile) { return failure(EBADF) }
         let number = it.files[job.it.heldFile].it.number
         switch job.it.operation {
-        case .fsync: return systemCall(Int32(SYS_fsync), Int(number))
-        case .fdatasync: return systemCall(Int32(SYS_fdatasync), Int(number))
+        case .fsync, .fdatasync:
+            return System.sync(number, dataOnly: job.it.operation == .fdatasync)
         default: break
         }
         let hasPriority =
