@@ -43,6 +43,13 @@ struct GateList {
     }
 }
 
+extension Ref where Pointee == Job {
+    /// True when a job in a gate is on that file and covers some of those bytes.
+    func isGated(_ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64) -> Bool {
+        it.inode == inode && it.device == device && start < it.gateEnd && it.gateStart < end
+    }
+}
+
 extension Ref where Pointee == JobTable {
     fileprivate func job(linked link: UInt32) -> JobRef? { link == 0 ? nil : job(at: link &- 1) }
 

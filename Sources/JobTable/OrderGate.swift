@@ -16,15 +16,12 @@ public struct OrderGate: ~Copyable {
     private var reads = GateList()  // (g)
     /// Deferred reads; looked at without the lock to skip the gate, which is the usual case.
     public let count: Atomic<UInt32>
-    private let changes: Atomic<UInt32>
-    private let sleepers: Atomic<UInt32>
+    private let sleepers = GateSleepers()
 
     /// An empty gate.
     public init() {
         lock = FutexLock()
         count = Atomic(0)
-        changes = Atomic(0)
-        sleepers = Atomic(0)
     }
 
     /// Enters a deferred read; before it is handed over.
@@ -41,10 +38,9 @@ public struct OrderGate: ~Copyable {
         lock.lock()
         reads.remove(table, job)
         count.wrappingSubtract(1, ordering: .relaxed)
-        changes.wrappingAdd(1, ordering: .releasing)
-        let wanted = sleepers.load(ordering: .relaxed) > 0
+        let isAwaited = sleepers.noteChangeLocked()
         lock.unlock()
-        if wanted { changes.wake() }
+        if isAwaited { sleepers.wake() }
     }
 
     /// Waits until no deferred read of the file overlaps [start, end). Not more than the
@@ -54,23 +50,8 @@ public struct OrderGate: ~Copyable {
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
         mayWait: Bool
     ) -> Bool {
-        while true {
-            lock.lock()
-            let seen = changes.load(ordering: .acquiring)
-            if !overlapsLocked(table, device: device, inode: inode, start: start, end: end) {
-                lock.unlock()
-                return true
-            }
-            if !mayWait {
-                lock.unlock()
-                return false
-            }
-            sleepers.wrappingAdd(1, ordering: .relaxed)
-            lock.unlock()
-            // The kernel's io_submit is not interrupted in those reads.
-            CurrentThread().blockUntilLeaving()
-            _ = changes.wait(while: seen, until: .max)
-            sleepers.wrappingSubtract(1, ordering: .relaxed)
+        sleepers.awaitUntil(lock, mayWait, asKernel: true) {
+            !overlapsLocked(table, device: device, inode: inode, start: start, end: end)
         }
     }
 
@@ -79,11 +60,7 @@ public struct OrderGate: ~Copyable {
     ) -> Bool {
         var next = reads.first(table)
         while let read = next {
-            if read.it.inode == inode && read.it.device == device
-                && start < read.it.gateEnd && read.it.gateStart < end
-            {
-                return true
-            }
+            if read.isGated(device, inode, start, end) { return true }
             next = table.gateSuccessor(of: read)
         }
         return false

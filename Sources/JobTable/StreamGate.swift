@@ -24,8 +24,7 @@ public struct StreamGate: ~Copyable {
     private let count: Atomic<UInt32>
     /// Those of them that are writes done one at a time; looked at in the same way.
     private let exclusiveWrites: Atomic<UInt32>
-    private let changes: Atomic<UInt32>
-    private let sleepers: Atomic<UInt32>
+    private let sleepers = GateSleepers()
     /// Address of `buckets` lists. (g)
     private let lists: UInt
 
@@ -38,8 +37,6 @@ public struct StreamGate: ~Copyable {
         lock = FutexLock()
         count = Atomic(0)
         exclusiveWrites = Atomic(0)
-        changes = Atomic(0)
-        sleepers = Atomic(0)
         lists = address
     }
 
@@ -117,10 +114,9 @@ public struct StreamGate: ~Copyable {
         // A job that is not parked yet will find itself first.
         if parked?.it.isParked == false { parked = nil }
         parked?.it.isParked = false
-        let isAwaited = sleepers.load(ordering: .relaxed) > 0
-        if isAwaited { changes.wrappingAdd(1, ordering: .releasing) }
+        let isAwaited = sleepers.noteChangeLocked()
         lock.unlock()
-        if isAwaited { changes.wake() }
+        if isAwaited { sleepers.wake() }
         return parked
     }
 
@@ -130,7 +126,7 @@ public struct StreamGate: ~Copyable {
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64,
         mayWait: Bool
     ) -> Bool {
-        awaitUntil(mayWait, asKernel: true) {
+        sleepers.awaitUntil(lock, mayWait, asKernel: true) {
             !hasWriteLocked(table, device, inode, start, end)
         }
     }
@@ -141,29 +137,17 @@ public struct StreamGate: ~Copyable {
         _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool, mayWait: Bool
     ) -> Bool {
         inode == 0
-            || awaitUntil(mayWait) { firstLocked(table, device, inode, isWrite) == nil }
+            || sleepers.awaitUntil(lock, mayWait, asKernel: false) {
+                firstLocked(table, device, inode, isWrite) == nil
+            }
     }
 
     /// The same for a job that is in the gate, until none is left before it.
     public func awaitTurn(_ table: Ref<JobTable>, of job: JobRef, mayWait: Bool) -> Bool {
-        !job.it.isGated || awaitUntil(mayWait) { !hasEarlierLocked(table, job) }
-    }
-
-    /// `asKernel`: uninterrupted, as the kernel's io_submit is in the writes that are waited for.
-    private func awaitUntil(
-        _ mayWait: Bool, asKernel: Bool = false, _ isReadyLocked: () -> Bool
-    ) -> Bool {
-        while true {
-            lock.lock()
-            let seen = changes.load(ordering: .acquiring)
-            let isReady = isReadyLocked()
-            if !isReady && mayWait { sleepers.wrappingAdd(1, ordering: .relaxed) }
-            lock.unlock()
-            if isReady || !mayWait { return isReady }
-            if asKernel { CurrentThread().blockUntilLeaving() }
-            _ = changes.wait(while: seen, until: .max)
-            sleepers.wrappingSubtract(1, ordering: .relaxed)
-        }
+        !job.it.isGated
+            || sleepers.awaitUntil(lock, mayWait, asKernel: false) {
+                !hasEarlierLocked(table, job)
+            }
     }
 
     private func hasWriteLocked(
@@ -171,11 +155,7 @@ public struct StreamGate: ~Copyable {
     ) -> Bool {
         var next = list(inode, true).it.first(table)
         while let job = next {
-            if isExclusiveWrite(job) && job.it.inode == inode && job.it.device == device
-                && start < job.it.gateEnd && job.it.gateStart < end
-            {
-                return true
-            }
+            if isExclusiveWrite(job) && job.isGated(device, inode, start, end) { return true }
             next = table.gateSuccessor(of: job)
         }
         return false
