@@ -163,6 +163,12 @@ extension Ref where Pointee == EngineRecord {
             request.face == .linux
             ? FileChecks.refusal(of: request, facts) : FileChecks.accessRefusal(of: request, facts)
         if refusal < 0 { return .refused(refusal) }
+        if request.face == .posix {
+            if request.bufferError != 0 { return .completed(request.bufferError) }
+            if request.length == 0 && request.vectorCount == 1 && facts.kind != .stream {
+                return .completed(transferNothing(request))
+            }
+        }
         if exceedsLimit(request, &batch, facts) { return .completed(failure(EFBIG)) }
         let outcome = chooseTransfer(&request, &batch, facts)
         // Flags that the file does not take are refused, not reported in an event.
@@ -321,6 +327,16 @@ extension Ref where Pointee == EngineRecord {
             return postpone(&request, &batch, facts, done: result)
         }
         return .completed(result)
+    }
+
+    /// A transfer of no bytes: preadv2 and pwritev2 do not ask the file, and the C library's pread
+    /// and pwrite do, upon which some fail.
+    private func transferNothing(_ request: Request) -> Int {
+        systemCall(
+            request.operation == .write ? Int32(SYS_pwrite64) : Int32(SYS_pread64),
+            Int(request.descriptor),
+            Int(bitPattern: Ref<Vector>(address: request.vectors)?.it.base ?? 0), 0,
+            Int(request.offset))
     }
 
     /// A transfer in the submitter, which may block.

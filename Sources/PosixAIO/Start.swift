@@ -246,6 +246,7 @@ extension Ref where Pointee == EngineRecord {
     /// The same for a request of one vector.
     @inline(__always)
     fileprivate func transferAtOnce(_ request: inout Request) -> Int? {
+        if request.length == 0 || request.bufferError != 0 { return nil }
         // A write beyond the limit would bring SIGXFSZ: it is looked at first.
         if request.operation == .write && System.softLimit(RLIMIT_FSIZE) != UInt64.max {
             return nil
@@ -286,7 +287,14 @@ struct Transfer {
         request.face = .posix
         request.priority = UInt8(truncatingIfNeeded: block.it.priority)
         request.offset = block.it.offset
-        request.length = min(length, System.transferBytesMax)
+        request.length = length
+        if length > System.transferBytesMax {
+            request.length = System.transferBytesMax
+            // fs/read_write.c, vfs_read and vfs_write: before it is cut.
+            if Memory.isOutsideUserSpace(block.it.buffer, bytes: length) {
+                request.bufferError = failure(EFAULT)
+            }
+        }
         request.vectors = vector
         request.vectorCount = 1
         request.resfd = block.it.notification.eventfd

@@ -85,6 +85,9 @@ enum PosixFileCases {
             let file = try s.files.regular()
             s.outcome(s.reading(file, 0))
             s.outcome(s.writing(file, 0))
+            // Some files have something against it all the same.
+            s.outcome(s.writing(try s.files.open("/dev/full", O_RDWR, name: "full"), 0))
+            s.outcome(s.reading(try s.files.open("/", O_RDONLY, name: "folder"), 0))
         },
         Case(posix: "posix/read/whole-file") { s in
             s.outcome(s.reading(try s.files.regular(), 65536))
@@ -125,6 +128,15 @@ enum PosixFileCases {
             let file = try s.files.regular()
             let nowhere = UnsafeMutableRawPointer(bitPattern: 8)
             s.outcome(s.reading(file).change { $0.aio_buf = nowhere })
+        },
+        // What the kernel transfers at most lies in memory, but not all of it does.
+        Case(posix: "posix/read/size-beyond-memory") { s in
+            let file = try s.files.regular()
+            s.outcome(s.reading(file).change { $0.aio_nbytes = Int.max })
+            s.outcome(s.writing(file).change { $0.aio_nbytes = Int.max })
+            let other = try s.files.regular(O_RDONLY, name: "other")
+            s.outcome(s.writing(other).change { $0.aio_nbytes = Int.max })
+            s.files.contents(of: file)
         },
         Case(posix: "posix/read/large-offset-names") { s in
             let large = try PosixScene(s.files, suffix: "64")
