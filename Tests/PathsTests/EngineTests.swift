@@ -299,7 +299,7 @@ import Testing
     }
 
     @Test(
-        "A write to a pipe that nobody reads is -EPIPE with its signal",
+        "A write that waits for its pipe ends when nobody reads that any more",
         arguments: TestEngine.withDaemon)
     func brokenPipe(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
@@ -346,7 +346,7 @@ import Testing
 
     /// A submitter that could not hand its jobs over does them itself, and may have the last of a
     /// file.
-    @Test("What is behind a file of the pool is closed in the pool's table, not in the program's")
+    @Test("A number of the pool's table is not closed in the program's")
     func privateNumber() async {
         await #expect(processExitsWith: .success) {
             boundedInTime()

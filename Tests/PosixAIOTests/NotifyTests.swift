@@ -40,7 +40,7 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
 
 @Suite struct NotifyTests {
     @Test(
-        "Functions that return at once share one or two threads",
+        "Functions that return at once share a few threads",
         arguments: TestEngine.available)
     func functions(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
