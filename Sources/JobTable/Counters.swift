@@ -20,6 +20,9 @@ public struct Counter: ~Copyable {
         value.store(value.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
 
+    /// For what was counted and then did not come to be.
+    public func subtractLocked() { addLocked(.max) }
+
     /// For a counter that no lock guards.
     @inline(__always)
     public func add(_ count: UInt64 = 1) { value.wrappingAdd(count, ordering: .relaxed) }

@@ -24,7 +24,7 @@ public enum JobState: UInt32, CaseIterable, Sendable {
     case running
     /// A daemon waits for its file to become ready; no thread is held.
     case waiting
-    /// The result is set; the face publishes it.
+    /// The result is set; the face publishes it. Or the kernel has refused the request.
     case finished
 
     /// True when a job may go from this state to `next`.

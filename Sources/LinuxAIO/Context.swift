@@ -291,8 +291,24 @@ extension Ref where Pointee == Context {
         it.inFlight &-= 1
         it.unannounced.wrappingAdd(1, ordering: .sequentiallyConsistent)
         if job.it.isBuffered { it.overdue &-= 1 }
-        it.jobs &-= 1
         if isForKernel { it.kernelJobs &-= 1 }
+        unlinkLocked(job, in: table)
+        it.lock.unlock()
+    }
+
+    /// Takes a job of the kernel's out that was refused, as if it had never been there. It was
+    /// linked in by the caller, who has pinned the context.
+    func dequeue(_ job: JobRef, in table: Ref<JobTable>) {
+        it.lock.lock()
+        it.kernelJobs &-= 1
+        it.counts.daemon.subtractLocked()
+        unlinkLocked(job, in: table)
+        it.lock.unlock()
+        it.pins.wrappingSubtract(1, ordering: .relaxed)
+    }
+
+    private func unlinkLocked(_ job: JobRef, in table: Ref<JobTable>) {
+        it.jobs &-= 1
         if job.it.ownerPrevious == Job.none {
             it.jobsHead = job.it.ownerNext
         } else {
@@ -303,7 +319,6 @@ extension Ref where Pointee == Context {
         } else {
             table.job(at: job.it.ownerNext).it.ownerPrevious = job.it.ownerPrevious
         }
-        it.lock.unlock()
     }
 
     // MARK: Sleepers

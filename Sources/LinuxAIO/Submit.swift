@@ -226,6 +226,13 @@ extension Ref where Pointee == LinuxFace {
             job.it.userData = iocb.aio_data
             gathered.context.enqueue(
                 job, in: it.table, isForKernel: it.engine.isForKernel(job))
+            let refusal = it.engine.handOverUnseen(&batch)
+            if refusal < 0 {
+                gathered.context.dequeue(job, in: it.table)
+                it.table.free(job, from: .finished)
+                gathered.slots &+= 1
+                return refusal
+            }
         case .refused(let result):
             return result
         }

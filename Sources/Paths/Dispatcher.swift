@@ -108,6 +108,11 @@ extension Ref where Pointee == EngineRecord {
     @inline(never)
     public func startSlowly(_ request: inout Request, _ batch: inout Batch) -> Outcome {
         if let outcome = startDirectRead(request, &batch) { return outcome }
+        if request.operation.isSync && request.face == .linux && !mayHaveDeferredWrites,
+            let outcome = postponeUnseenSync(request, &batch)
+        {
+            return outcome
+        }
         var facts = FileFacts()
         let found = batch.submission.facts(of: request.descriptor, &facts)
         if found == failure(EBADF) { return .refused(found) }

@@ -133,7 +133,7 @@ extension Ref where Pointee == EngineRecord {
     public func handOver(
         _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
     ) {
-        handOverToKernel(&batch)
+        _ = handOverToKernel(&batch)
         guard let station = batch.station else { return }
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
@@ -150,20 +150,35 @@ extension Ref where Pointee == EngineRecord {
         batch.submission = submission
     }
 
-    private func handOverToKernel(_ batch: inout Batch) {
-        guard let station = batch.native else { return }
-        if let first = batch.nativeFirst { station.submitToKernel(first) }
+    /// Gives the kernel an fsync whose file nobody has looked at, if the batch has one: its face
+    /// calls this once it knows the job. 0, or the negated errno with which io_submit refuses it:
+    /// the job is the face's to free then, from state finished.
+    @inline(__always)
+    public func handOverUnseen(_ batch: inout Batch) -> Int {
+        batch.isUnseen ? handOverToKernel(&batch) : 0
+    }
+
+    private func handOverToKernel(_ batch: inout Batch) -> Int {
+        guard let station = batch.native else { return 0 }
+        var refusal = 0
+        if let first = batch.nativeFirst {
+            refusal = station.submitToKernel(first, isUnseen: batch.isUnseen)
+        }
         station.release()
+        batch.isUnseen = false
         batch.native = nil
         batch.nativeFirst = nil
         batch.nativeLast = nil
+        return refusal
     }
 
     /// Before a request on a descriptor: it may run at once, and what the kernel's AIO is to be
     /// given comes before it. Not for another that it is likely to be given.
     @inline(__always)
     public func keepOrder(_ batch: inout Batch, before descriptor: Int32) {
-        if batch.nativeFirst != nil && hint(descriptor) != .direct { handOverToKernel(&batch) }
+        if batch.nativeFirst != nil && hint(descriptor) != .direct {
+            _ = handOverToKernel(&batch)
+        }
     }
 
     // MARK: The job

@@ -87,6 +87,16 @@ extension Ref where Pointee == EngineRecord {
             && request.rwFlags == 0
     }
 
+    /// Makes a job for the kernel of an fsync of whose file nothing is known: to look at it would
+    /// take as many system calls as all the rest. The kernel judges it, as its own io_submit does,
+    /// when `handOverUnseen` gives it to it. nil when it must take another path.
+    func postponeUnseenSync(_ request: Request, _ batch: inout Batch) -> Outcome? {
+        if batch.nativeFirst != nil { return nil }
+        let outcome = postponeNative(request, &batch, FileFacts(), inFlightMax: 1)
+        batch.isUnseen = outcome != nil
+        return outcome
+    }
+
     /// Makes a job for the kernel of an fsync. It goes there when nothing else does, so that the
     /// thread that waits for it can sleep there, too; several at once are for a pool's workers, who
     /// need nobody to pass their results on.
@@ -138,27 +148,34 @@ extension Ref where Pointee == EngineRecord {
 }
 
 extension Ref where Pointee == Station {
-    /// Submits a chain of jobs linked by `queueNext` to the kernel.
-    func submitToKernel(_ first: JobRef) {
+    /// Submits a chain of jobs linked by `queueNext` to the kernel. 0, or the negated errno with
+    /// which the kernel refuses the file of a single one that nobody has looked at: the job is
+    /// finished then, and has no event.
+    func submitToKernel(_ first: JobRef, isUnseen: Bool) -> Int {
         it.native.handOvers.wrappingAdd(1, ordering: .relaxed)
         let isForRing = first.it.face == .linux
         var next: JobRef? = first
         while next != nil {
-            withRoom(for: iocb.self, NativeDaemon.submittedMax) { iocbs in
+            let refusal = withRoom(for: iocb.self, NativeDaemon.submittedMax) { iocbs in
                 withRoom(for: UInt.self, NativeDaemon.submittedMax) {
-                    submitSome(&next, iocbs: iocbs, pointers: $0)
+                    submitSome(&next, iocbs: iocbs, pointers: $0, isUnseen: isUnseen)
                 }
             }
+            if refusal != 0 { return refusal }
         }
         if isForRing { expectRingReader() }
         // Who has so many in flight need not look at one of them for long, and there is an end.
         if it.running.load(ordering: .relaxed) > it.table.it.limits.maxBufAio / 2 {
             it.engine.ensureKernelReaper()
         }
+        return 0
     }
 
-    /// Submits the first jobs of a chain, and makes `next` the one behind them.
-    private func submitSome(_ next: inout JobRef?, iocbs: UInt, pointers: UInt) {
+    /// Submits the first jobs of a chain, and makes `next` the one behind them. 0, or why an unseen
+    /// one is refused.
+    private func submitSome(
+        _ next: inout JobRef?, iocbs: UInt, pointers: UInt, isUnseen: Bool
+    ) -> Int {
         var count: UInt = 0
         while let job = next, count < UInt(NativeDaemon.submittedMax) {
             next = it.table.successor(of: job)
@@ -177,16 +194,22 @@ extension Ref where Pointee == Station {
             let submitted = KernelAIO.submit(
                 it.native.context, Int(count &- done), pointers &+ done &* 8)
             done &+= UInt(max(submitted, 0))
-            if done >= count { return }
+            if done >= count { break }
             // What the kernel does not take is done here.
             if let iocb = Ref<iocb>(address: iocbs &+ done &* UInt(MemoryLayout<iocb>.stride)),
                 let job = it.table.job(named: iocb.it.aio_data)
             {
+                if isUnseen && (submitted == failure(EINVAL) || submitted == failure(EBADF)) {
+                    _ = job.transition(from: .running, to: .finished)
+                    endKernelRequests(1)
+                    return submitted
+                }
                 performInSubmitter(job)
                 endKernelRequests(1)
             }
             done &+= 1
         }
+        return 0
     }
 
     private func description(of job: JobRef) -> iocb {

@@ -139,6 +139,8 @@ public struct Batch: ~Copyable {
     var native: Ref<Station>?
     var nativeFirst: JobRef?
     var nativeLast: JobRef?
+    /// The only one of these is an fsync whose file nobody has looked at.
+    var isUnseen = false
 
     /// An empty batch. `coldReads` are only left to somebody where the program is expected in
     /// io_getevents.

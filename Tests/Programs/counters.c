@@ -280,6 +280,13 @@ static void linux_paths(void) {
         io_prep_fsync(&requests[i], fd);
         expect(run_one(context, &requests[i]), 0);
     }
+    // What is refused is not counted, and its slot is free.
+    int descriptors[] = {pipes[0], -1};
+    for (int i = 0; i < 200; i++) {
+        io_prep_fsync(&requests[0], descriptors[i % 2]);
+        list[0] = &requests[0];
+        expect(io_submit(context, 1, list), i % 2 ? -EBADF : -EINVAL);
+    }
     stop();
     // A full ring refuses, and what fills it is counted.
     io_context_t small = new_context(1);
