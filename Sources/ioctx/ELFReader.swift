@@ -26,11 +26,11 @@ struct ELFReader {
     #endif
 
     // The file's memory is there as long as its reader.
-    private let file: MappedFile
+    private let file: LoadedFile
     private var bytes: UnsafeRawBufferPointer { file.bytes }
 
     /// Nil for what is no ELF file.
-    init?(_ file: MappedFile) {
+    init?(_ file: LoadedFile) {
         guard file.bytes.count >= Header.bytes,
             file.bytes.starts(with: [0x7f] + Array("ELF".utf8))
         else { return nil }

@@ -24,7 +24,7 @@ struct ObjectFile {
 
     /// Nil for what cannot be read or is no 64-bit ELF file.
     init?(_ path: Path) {
-        guard let file = MappedFile(path), let reader = ELFReader(file), reader.is64Bit,
+        guard let file = LoadedFile(path), let reader = ELFReader(file), reader.is64Bit,
             reader.isLittleEndian
         else { return nil }
         let imports = reader.imports()

@@ -96,10 +96,10 @@ private func isSystemLoader(_ loader: Path) -> Bool {
 /// What the file itself says.
 private struct ProgramContents {
     private let path: Path
-    private let file: MappedFile
+    private let file: LoadedFile
 
     init?(_ path: Path) {
-        guard let file = MappedFile(path) else { return nil }
+        guard let file = LoadedFile(path) else { return nil }
         self.path = path
         self.file = file
     }

@@ -3,8 +3,9 @@
 
 import Glibc
 
-/// Mapped for as long as this lives.
-final class MappedFile {
+/// Read as a whole, for as long as this lives: the pages of a mapping would go with those of a
+/// file that somebody shortens.
+final class LoadedFile {
     let bytes: UnsafeRawBufferPointer
     let mode: mode_t
 
@@ -15,17 +16,19 @@ final class MappedFile {
         defer { close(descriptor) }
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
-            status.st_size > 0,
-            let memory = mmap(nil, Int(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0),
-            memory != MAP_FAILED
+            status.st_size > 0, let memory = malloc(Int(status.st_size))
         else { return nil }
-        bytes = UnsafeRawBufferPointer(start: memory, count: Int(status.st_size))
+        var count = 0
+        while count < status.st_size {
+            let got = read(descriptor, memory + count, Int(status.st_size) - count)
+            if got <= 0 { break }
+            count += got
+        }
+        bytes = UnsafeRawBufferPointer(start: memory, count: count)
         mode = status.st_mode
     }
 
-    deinit {
-        munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress!), bytes.count)
-    }
+    deinit { free(UnsafeMutableRawPointer(mutating: bytes.baseAddress)) }
 }
 
 extension UnsafeRawBufferPointer {
