@@ -100,6 +100,7 @@ a_slow_disk() {
     if ((EUID != 0)) || [[ ! -e /dev/fuse || ! -e /dev/loop-control ]]; then
         skip "needs root, FUSE and loop devices"
     fi
+    need_commands mkfs.ext4:e2fsprogs
     bench 0 direct/disk-depth-1 direct/disk-depth-32 cold/random --rounds 1 --slow-disk 2000 \
         --seconds 0.2 --json results.json
     jq -e 'all(.cases[]; .status == "measured")
