@@ -134,8 +134,9 @@ extension Ref where Pointee == LinuxFace {
             }
             if context.it.overdue > 0 { context.expectReaping() }
             if mayRead && isEndedByOverdueLocked(reaping) {
+                let isLone = context.it.jobs == 1
                 context.it.lock.unlock()
-                mayRead = doColdReads(of: context)
+                mayRead = doColdReads(of: context, isLone: isLone)
                 if !isStillThere { return failure(EINTR) }
                 continue
             }
@@ -176,25 +177,17 @@ extension Ref where Pointee == LinuxFace {
                 <= Int(context.it.overdue)
     }
 
-    /// Waits for a read that was left to whoever waits, and does it. False when none was done.
-    private func doColdReads(of context: ContextRef) -> Bool {
+    /// Waits for a read that was left to whoever waits, and does it. False when none was done. Who
+    /// has nothing else in flight (`isLone`) has waited for what comes first, however long.
+    private func doColdReads(of context: ContextRef, isLone: Bool) -> Bool {
         guard let waitedNs = it.engine.awaitColdRead(of: context.address) else { return false }
         if !isStillThere { return false }
-        if waitedNs > ColdReads.slowNs { expectSlowReads(of: context) }
+        if waitedNs > ColdReads.slowNs && !isLone { context.expectSlowReads() }
         let hasDoneSome = it.engine.doColdReads(of: context.address)
         if !hasDoneSome || !isStillThere { return false }
         // Who fell asleep meanwhile has not seen those that were taken and left again.
         if context.it.sleepers.load(ordering: .sequentiallyConsistent) != 0 { it.engine.nudge() }
         return true
-    }
-
-    /// Who has nothing else in flight has waited for what comes first; the daemon may have done it
-    /// meanwhile.
-    private func expectSlowReads(of context: ContextRef) {
-        context.it.lock.lock()
-        let isAlone = context.it.jobs <= 1
-        context.it.lock.unlock()
-        if !isAlone { context.expectSlowReads() }
     }
 
     private func takeLocked(_ reaping: inout Reaping) -> Int {
