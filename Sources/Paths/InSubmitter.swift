@@ -122,7 +122,8 @@ extension Ref where Pointee == Station {
         settleInSubmitter(job, from: .running, result: result)
     }
 
-    private func settleInSubmitter(_ job: JobRef, from state: JobState, result: Int) {
+    /// Publishes what became of a job in its submitter.
+    func settleInSubmitter(_ job: JobRef, from state: JobState, result: Int) {
         finish(job, from: state, result: result)
         // A job that only carries an eventfd has failed: who prepared it signals by itself.
         if job.it.resfd >= 0 && job.it.operation != .notify {

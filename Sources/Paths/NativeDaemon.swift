@@ -199,16 +199,32 @@ extension Ref where Pointee == Station {
             if let iocb = Ref<iocb>(address: iocbs &+ done &* UInt(MemoryLayout<iocb>.stride)),
                 let job = it.table.job(named: iocb.it.aio_data)
             {
-                if isUnseen && (submitted == failure(EINVAL) || submitted == failure(EBADF)) {
-                    _ = job.transition(from: .running, to: .finished)
-                    endKernelRequests(1)
-                    return submitted
-                }
-                performInSubmitter(job)
+                let refusal = isUnseen ? performUnseen(job, refused: submitted) : 0
+                if !isUnseen { performInSubmitter(job) }
                 endKernelRequests(1)
+                if refusal != 0 { return refusal }
             }
             done &+= 1
         }
+        return 0
+    }
+
+    /// What becomes of an unseen fsync that the kernel did not take. 0, or the errno with which it
+    /// is refused: the file is closed, or has no fsync. Where that was not the kernel's reason, but
+    /// memory or a filter that came late, fsync itself tells.
+    private func performUnseen(_ job: JobRef, refused: Int) -> Int {
+        func isAboutFile(_ error: Int) -> Bool {
+            error == failure(EINVAL) || error == failure(EBADF)
+        }
+        let result =
+            isAboutFile(refused)
+            ? refused
+            : System.sync(job.it.descriptor, dataOnly: job.it.operation == .fdatasync)
+        if isAboutFile(result) {
+            _ = job.transition(from: .running, to: .finished)
+            return result
+        }
+        settleInSubmitter(job, from: .running, result: result)
         return 0
     }
 

@@ -125,7 +125,7 @@ public struct Batch: ~Copyable {
     /// threads: something in it is for the manager, not for a worker.
     var needsManager = false
     /// Something in it gains from the daemon being woken at once.
-    var isUrgent = false
+    public var isUrgent = false
     /// All of it may be left to those who wait for it.
     var isForWaiters = true
     /// Files claimed for this batch that are not yet with the daemon.

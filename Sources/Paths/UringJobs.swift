@@ -66,7 +66,8 @@ extension Ref where Pointee == Station {
         return it.uring.parking.nextEntry()
     }
 
-    /// Moves the files: each request does what it has to while it is submitted, in their order.
+    /// Moves the files. Each request takes its file, or empties its slot, while it is submitted, in
+    /// their order; a file is in the work ring when its request is complete.
     private func flushFetches() {
         var expected = it.uring.parking.pending
         while expected > 0 && !it.uring.parking.isDenied {

@@ -4,7 +4,12 @@
 #include "harness.h"
 
 #include <aio.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #define SLOW_BYTES (48u << 20)
 
@@ -299,6 +304,60 @@ static void a_handler_may_jump_away(void) {
     }
 }
 
+// ---- Refusals ------------------------------------------------------------------------------
+
+// A file that has no fsync, or none at all, is refused by io_submit, and leaves room for all others.
+static void refuse(io_context_t context, int good) {
+    int pipes[2], path = open(temp_path("file"), O_PATH);
+    must(pipe(pipes), 0);
+    struct {
+        int fd;
+        long answer;
+    } const bad[] = {{pipes[0], -EINVAL}, {path, -EBADF}, {-1, -EBADF}};
+    for (int round = 0; round < 30; round++) {
+        struct iocb requests[2], *list[] = {&requests[0], &requests[1]};
+        io_prep_fsync(&requests[0], bad[round % 3].fd);
+        expect(io_submit(context, 1, list), bad[round % 3].answer);
+        // Behind another, it ends the call.
+        requests[1] = requests[0];
+        io_prep_fdsync(&requests[0], good);
+        must(io_submit(context, 2, list), 1);
+        struct io_event event;
+        must(io_getevents(context, 1, 1, &event, NULL), 1);
+        expect(event.obj == &requests[0] && event.res == 0, 1);
+    }
+    close(path);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+static void without_an_fsync_it_is_refused(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    io_context_t context = new_context(2);
+    refuse(context, fd);
+    expect(io_destroy(context), 0);
+}
+
+// A filter that comes late takes the kernel's AIO from the layer: it does without.
+static void a_late_filter_changes_nothing(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_submit, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog all = {4, filter};
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    io_context_t context = new_context(2);
+    struct iocb request;
+    io_prep_fsync(&request, fd);
+    expect(run_one(context, &request), 0);
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all), 0);
+    refuse(context, fd);
+    expect(io_destroy(context), 0);
+}
+
 // ---- Processes -----------------------------------------------------------------------------
 
 static void a_child_has_its_own(void) {
@@ -332,6 +391,8 @@ static const struct test_case cases[] = {
     CASE(an_aio_fsync_follows_at_once),
     CASE(a_handler_may_sync),
     CASE(a_handler_may_jump_away),
+    CASE(without_an_fsync_it_is_refused),
+    LAYER_CASE(a_late_filter_changes_nothing, 0, "the filter forbids the kernel's own calls"),
     CASE(a_child_has_its_own),
 };
 
