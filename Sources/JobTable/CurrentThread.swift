@@ -54,8 +54,8 @@ public struct CurrentThread {
     }
 
     /// The thread's own I/O priority, as ioprio_set(2) has it, which a request without
-    /// IOCB_FLAG_IOPRIO has; 0 when it has none. Asked for once in 16 times: a new one may come
-    /// so many requests late.
+    /// IOCB_FLAG_IOPRIO has; 0 when it has none. Asked for once in 16 times: a new one may come so
+    /// many calls late.
     public func ioPriority() -> UInt16 {
         var usesLeft = unsafe record.pointee.io_priority_uses
         if usesLeft == 0 {

@@ -95,6 +95,7 @@ extension Ref where Pointee == PosixFace {
             let none = Int32(IOCTX_SIGEV_NONE)
             let isTold =
                 notification.kind != none || list?.it.notification.kind ?? none != none
+            if isTold { batch.isUrgent = true }
             // Last, for cancellers look for jobs with a subject and end them, and the block may be
             // gone then: release pairs with their acquire.
             job.it.subject.store(block.address, ordering: .releasing)
@@ -145,8 +146,8 @@ extension Ref where Pointee == PosixFace {
     }
 
     private func handOver(_ batch: inout Batch) {
-        // Whoever sleeps later nudges the daemon first: one that will look soon by itself is not
-        // woken.
+        // Whoever sleeps later nudges the daemon first: one that will look within a millisecond by
+        // itself is not woken.
         it.engine.handOver(&batch) { looksSoon in
             !looksSoon || it.collectors.load(ordering: .sequentiallyConsistent) != 0
         }

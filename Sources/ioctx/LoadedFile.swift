@@ -21,7 +21,11 @@ final class LoadedFile {
         var count = 0
         while count < status.st_size {
             let got = read(descriptor, memory + count, Int(status.st_size) - count)
-            if got <= 0 { break }
+            if got < 0 {
+                free(memory)
+                return nil
+            }
+            if got == 0 { break }
             count += got
         }
         bytes = UnsafeRawBufferPointer(start: memory, count: count)

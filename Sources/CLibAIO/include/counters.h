@@ -6,8 +6,9 @@
  * to which it leads, from /proc/PID/mem. It exists from the first io_setup or POSIX AIO request on.
  * A forked child does not have its parent's, and makes its own at its own first call.
  *
- * Every number is written by relaxed atomic stores. A counter only grows; a gauge says how many there
- * are now, and how many there were at most. A request is counted by its path before it can be
+ * Every number is written by relaxed atomic stores. A counter only grows, but for `daemon`, which has an
+ * fsync that io_submit refuses for that moment; a gauge says how many there are now, and how many there
+ * were at most. A request is counted by its path before it can be
  * counted as finished, so whoever reads `finished` first never finds more finished than made.
  *
  * Counters.swift and Context.swift lay their records out in this way; JobTableTests and LinuxAIOTests
@@ -94,8 +95,8 @@ struct ioctx_counters {
     /* The ancestor's names. Workers among the daemons. */
     struct ioctx_gauge num_aio_procs;
     /* Jobs in the table: requests left to readiness, a daemon or the kernel's AIO, from before they
-     * are counted by their path until after they are finished; and two or three for each thread
-     * asleep in io_pgetevents, one for each list with an eventfd. */
+     * are counted by their path until after they are finished; and one or two for each thread asleep
+     * in io_pgetevents, one for each list with an eventfd. */
     struct ioctx_gauge num_queue_count;
     /* Requests that share one context of the kernel's: direct ones, and an fsync that is alone. */
     struct ioctx_gauge num_buf_aio;
