@@ -278,6 +278,7 @@ extension SystemFacts {
     private static let operationsNeeded = [
         "readv": URING_OP_READV, "writev": URING_OP_WRITEV, "fsync": URING_OP_FSYNC,
         "poll_add": URING_OP_POLL_ADD, "async_cancel": URING_OP_ASYNC_CANCEL,
+        "close": URING_OP_CLOSE,
         "read": URING_OP_READ, "write": URING_OP_WRITE, "msg_ring": URING_OP_MSG_RING,
         "futex_wait": URING_OP_FUTEX_WAIT,
     ]
