@@ -11,6 +11,16 @@ struct GateList {
     /// The job that has been here longest.
     func first(_ table: Ref<JobTable>) -> JobRef? { table.job(linked: firstLink) }
 
+    /// Of those that are so, the job that has been here longest.
+    func first(_ table: Ref<JobTable>, where isSo: (JobRef) -> Bool) -> JobRef? {
+        var next = first(table)
+        while let job = next {
+            if isSo(job) { return job }
+            next = table.gateSuccessor(of: job)
+        }
+        return nil
+    }
+
     /// Enters a job behind all others, with the bytes of the file that it covers.
     mutating func append(_ table: Ref<JobTable>, _ job: JobRef) {
         job.it.isGated = true
@@ -45,7 +55,7 @@ struct GateList {
 
 extension Ref where Pointee == Job {
     /// True when a job in a gate is on that file and covers some of those bytes.
-    func isGated(_ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64) -> Bool {
+    func covers(_ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64) -> Bool {
         it.inode == inode && it.device == device && start < it.gateEnd && it.gateStart < end
     }
 }

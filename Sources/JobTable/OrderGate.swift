@@ -51,18 +51,7 @@ public struct OrderGate: ~Copyable {
         mayWait: Bool
     ) -> Bool {
         sleepers.awaitUntil(lock, mayWait, asKernel: true) {
-            !overlapsLocked(table, device: device, inode: inode, start: start, end: end)
+            reads.first(table) { $0.covers(device, inode, start, end) } == nil
         }
-    }
-
-    private func overlapsLocked(
-        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, start: Int64, end: Int64
-    ) -> Bool {
-        var next = reads.first(table)
-        while let read = next {
-            if read.isGated(device, inode, start, end) { return true }
-            next = table.gateSuccessor(of: read)
-        }
-        return false
     }
 }

@@ -127,7 +127,9 @@ public struct StreamGate: ~Copyable {
         mayWait: Bool
     ) -> Bool {
         sleepers.awaitUntil(lock, mayWait, asKernel: true) {
-            !hasWriteLocked(table, device, inode, start, end)
+            list(inode, true).it.first(table) {
+                isExclusiveWrite($0) && $0.covers(device, inode, start, end)
+            } == nil
         }
     }
 
@@ -150,17 +152,6 @@ public struct StreamGate: ~Copyable {
             }
     }
 
-    private func hasWriteLocked(
-        _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ start: Int64, _ end: Int64
-    ) -> Bool {
-        var next = list(inode, true).it.first(table)
-        while let job = next {
-            if isExclusiveWrite(job) && job.isGated(device, inode, start, end) { return true }
-            next = table.gateSuccessor(of: job)
-        }
-        return false
-    }
-
     /// Takes a job that was cancelled out of its parking; true when the caller must queue it, so
     /// that its daemon finishes it.
     public func unpark(_ job: JobRef) -> Bool {
@@ -175,12 +166,7 @@ public struct StreamGate: ~Copyable {
     private func firstLocked(
         _ table: Ref<JobTable>, _ device: UInt64, _ inode: UInt64, _ isWrite: Bool
     ) -> JobRef? {
-        var next = list(inode, isWrite).it.first(table)
-        while let job = next {
-            if isOn(job, device, inode, isWrite) { return job }
-            next = table.gateSuccessor(of: job)
-        }
-        return nil
+        list(inode, isWrite).it.first(table) { isOn($0, device, inode, isWrite) }
     }
 
     /// The job after this one on its file.

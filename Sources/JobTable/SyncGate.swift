@@ -28,14 +28,9 @@ public struct SyncGate: ~Copyable {
     public func isOccupied(_ table: Ref<JobTable>, device: UInt64, inode: UInt64) -> Bool {
         lock.lock()
         defer { lock.unlock() }
-        var next = requests.first(table)
-        while let job = next {
-            if !job.it.operation.isSync && job.it.inode == inode && job.it.device == device {
-                return true
-            }
-            next = table.gateSuccessor(of: job)
-        }
-        return false
+        return requests.first(table) {
+            !$0.it.operation.isSync && $0.it.inode == inode && $0.it.device == device
+        } != nil
     }
 
     /// True when a request on the file of that job, which is in the gate, is not done and was made
