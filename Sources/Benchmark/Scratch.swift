@@ -130,9 +130,12 @@ public final class Scratch {
         if memory < 0 { throw Skip("memfd_create: \(Trouble.words(memory))") }
         defer { close(memory) }
         ftruncate(memory, Self.deviceBytes)
-        var name = [CChar](repeating: 0, count: 64)
-        loop = testbed_loop(memory, &name, name.count)
-        if loop < 0 { throw Skip("no zram, and a loop device: \(Trouble.words(loop))") }
-        return String(decoding: name.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
+        do {
+            let device = try LoopDevice(over: memory)
+            loop = device.descriptor
+            return device.path
+        } catch let skip as Skip {
+            throw Skip("no zram, and \(skip.reason)")
+        }
     }
 }

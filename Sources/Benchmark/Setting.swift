@@ -153,16 +153,13 @@ struct Setting {
 
     private func overlaid() throws -> String {
         if geteuid() != 0 { throw Skip("needs root, to mount overlayfs") }
-        func must(_ what: String, _ result: Int32) throws {
-            if result < 0 { throw Skip("\(what): \(Trouble.words(result))") }
-        }
-        try must("a mount name space", testbed_private_mounts())
+        try Skip.check("a mount name space", testbed_private_mounts())
         let folders = ["upper", "work", "merged"].map { "\(task.folder)/\($0)" }
         for folder in folders { mkdir(folder, 0o700) }
         guard let slash = task.file.lastIndex(of: "/") else { throw Skip("no folder") }
         let options =
             "lowerdir=\(task.file[..<slash]),upperdir=\(folders[0]),workdir=\(folders[1])"
-        try must(
+        try Skip.check(
             "mounting overlayfs", testbed_mount("none", folders[2], "overlay", options))
         return folders[2] + task.file[slash...]
     }

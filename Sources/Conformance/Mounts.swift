@@ -32,12 +32,10 @@ extension Scene {
         let path = "\(folder)/image"
         let image = try image(megabytes << 20)
         try SystemProgram.run("mkfs.\(type)", options + [path])
-        var device = [CChar](repeating: 0, count: 64)
-        let loop = testbed_loop(image.descriptor, &device, device.count)
-        try must("a loop device", Int(loop))
+        let device = try LoopDevice(over: image.descriptor)
         let target = folder("mounted")
-        try must("mounting \(type)", Int(testbed_mount(device, target, type, nil)))
-        close(loop)
+        try must("mounting \(type)", Int(testbed_mount(device.path, target, type, nil)))
+        close(device.descriptor)
         image.close()
         chmod(target, 0o777)
         mounted = target
@@ -66,13 +64,10 @@ extension Scene {
     func loopDevice(_ flags: Int32) throws -> File {
         try needRoot()
         let backing = try regular(name: "backing \(flags)")
-        var device = [CChar](repeating: 0, count: 64)
-        let loop = testbed_loop(backing.descriptor, &device, device.count)
-        try must("a loop device", Int(loop))
+        // Its descriptor stays open: it is what holds the device.
+        let device = try LoopDevice(over: backing.descriptor)
         backing.close()
-        // `loop` stays open: it is what holds the device.
-        let name = String(decoding: device.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
-        return try open(name, flags, name: "loop")
+        return try open(device.path, flags, name: "loop")
     }
 
     /// A compressed RAM disk of its own, which the runner takes away again.

@@ -18,30 +18,25 @@ public final class SlowDisk {
     /// `parent`. Throws Skip.
     public init(in parent: String, bytes: Int, transferUs: UInt32) throws {
         guard geteuid() == 0 else { throw Skip("needs root, to make a disk") }
-        func must(_ what: String, _ result: Int32) throws {
-            if result < 0 { throw Skip("\(what): \(Trouble.words(result))") }
-        }
         folder = "\(parent)/slow"
         file = "\(parent)/slow-file"
         mkdir(folder, 0o700)
         close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600))
-        try must("a mount name space", testbed_private_mounts())
+        try Skip.check("a mount name space", testbed_private_mounts())
         server = testbed_slow_file(file, UInt64(bytes), transferUs)
-        try must("a slow file by FUSE", server)
+        try Skip.check("a slow file by FUSE", server)
         do {
             // With O_DIRECT the loop device has many transfers under way at once.
             let backing = open(file, O_RDWR | O_CLOEXEC | Int32(TESTBED_O_DIRECT))
             if backing < 0 { throw Skip("the slow file: \(Trouble.words(errno))") }
             defer { close(backing) }
-            var name = [CChar](repeating: 0, count: 64)
-            let loop = testbed_loop(backing, &name, name.count)
-            try must("a loop device", loop)
-            defer { close(loop) }
-            let device = String(decoding: name.prefix { $0 != 0 }.map { UInt8($0) }, as: UTF8.self)
+            let device = try LoopDevice(over: backing)
+            defer { close(device.descriptor) }
             try SystemProgram.run(
-                "mkfs.ext4", ["-q", "-m", "0", "-E", "nodiscard,lazy_itable_init=1", device])
+                "mkfs.ext4", ["-q", "-m", "0", "-E", "nodiscard,lazy_itable_init=1", device.path])
             // Nobody fills in the rest of its tables while something is measured.
-            try must("mounting ext4", testbed_mount(device, folder, "ext4", "noinit_itable"))
+            try Skip.check(
+                "mounting ext4", testbed_mount(device.path, folder, "ext4", "noinit_itable"))
         } catch {
             remove()
             throw error
