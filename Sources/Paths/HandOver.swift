@@ -133,7 +133,7 @@ extension Ref where Pointee == EngineRecord {
     public func handOver(
         _ batch: inout Batch, mustWake: (_ looksSoon: Bool) -> Bool = { _ in true }
     ) {
-        _ = handOverToKernel(&batch)
+        handOverToKernel(&batch)
         guard let station = batch.station else { return }
         if let first = batch.first, let last = batch.last {
             switch station.it.kind {
@@ -158,6 +158,8 @@ extension Ref where Pointee == EngineRecord {
         batch.isUnseen ? handOverToKernel(&batch) : 0
     }
 
+    /// 0, or why an fsync whose file nobody has looked at is refused.
+    @discardableResult
     private func handOverToKernel(_ batch: inout Batch) -> Int {
         guard let station = batch.native else { return 0 }
         var refusal = 0
@@ -176,9 +178,7 @@ extension Ref where Pointee == EngineRecord {
     /// given comes before it. Not for another that it is likely to be given.
     @inline(__always)
     public func keepOrder(_ batch: inout Batch, before descriptor: Int32) {
-        if batch.nativeFirst != nil && hint(descriptor) != .direct {
-            _ = handOverToKernel(&batch)
-        }
+        if batch.nativeFirst != nil && hint(descriptor) != .direct { handOverToKernel(&batch) }
     }
 
     // MARK: The job

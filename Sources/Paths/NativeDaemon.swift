@@ -199,8 +199,12 @@ extension Ref where Pointee == Station {
             if let iocb = Ref<iocb>(address: iocbs &+ done &* UInt(MemoryLayout<iocb>.stride)),
                 let job = it.table.job(named: iocb.it.aio_data)
             {
-                let refusal = isUnseen ? performUnseen(job, refused: submitted) : 0
-                if !isUnseen { performInSubmitter(job) }
+                var refusal = 0
+                if isUnseen {
+                    refusal = performUnseen(job, refused: submitted)
+                } else {
+                    performInSubmitter(job)
+                }
                 endKernelRequests(1)
                 if refusal != 0 { return refusal }
             }

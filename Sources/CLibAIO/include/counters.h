@@ -8,8 +8,8 @@
  *
  * Every number is written by relaxed atomic stores. A counter only grows, but for `daemon`, which has an
  * fsync that io_submit refuses for that moment; a gauge says how many there are now, and how many there
- * were at most. A request is counted by its path before it can be
- * counted as finished, so whoever reads `finished` first never finds more finished than made.
+ * were at most. A request is counted by its path before it can be counted as finished, so whoever reads
+ * `finished` first never finds more finished than made.
  *
  * Counters.swift and Context.swift lay their records out in this way; JobTableTests and LinuxAIOTests
  * compare them with this header.
