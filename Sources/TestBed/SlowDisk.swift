@@ -3,7 +3,7 @@
 //
 // A file that answers late (slow_file.c), and a loop device on it. The mounts are in a name space
 // of the process's own, the device goes with the last that has it open, and the server of the file
-// ends with the process: a crash leaves nothing behind.
+// ends with the process: a crash leaves an empty folder and an empty file behind.
 
 import CTestBed
 import Glibc
