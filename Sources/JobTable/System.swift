@@ -76,50 +76,6 @@ public enum System {
         return flags < 0 || flags & Int(IOCTX_O_PATH) != 0 ? failure(EBADF) : flags
     }
 
-    /// fstat(2).
-    @inline(__always)
-    public static func status(of descriptor: Int32, into status: inout stat) -> Int {
-        withAddress(of: &status) { systemCall(Int32(SYS_fstat), Int(descriptor), $0) }
-    }
-
-    /// What `status` answers of type, device, inode and size, of a file that may be written to.
-    /// fstat marks the file's times as seen, upon which the next writes must give it new ones
-    /// (fs/inode.c, multigrain timestamps, since Linux 6.13): on ext4 each an entry in the journal,
-    /// and a longer fsync. A filter of system calls may kill for statx: then it is fstat all the
-    /// same.
-    public static func statusWithoutTimes(
-        of descriptor: Int32, into status: inout stat
-    ) -> Int {
-        if !isFiltered {
-            var extended = FileStatus()
-            let result = statx(
-                descriptor, FileStatus.type | FileStatus.mode | FileStatus.inode | FileStatus.size,
-                into: &extended)
-            if result == 0 {
-                status = stat()
-                status.st_mode = mode_t(extended.mode)
-                status.st_ino = ino_t(extended.inode)
-                status.st_size = off_t(extended.size)
-                status.st_dev = dev_t(extended.device)
-                status.st_rdev = dev_t(extended.specialDevice)
-                return 0
-            }
-        }
-        return self.status(of: descriptor, into: &status)
-    }
-
-    /// statx(2) of an open file. 0 or a negated errno.
-    public static func statx(
-        _ descriptor: Int32, _ mask: UInt32, into status: inout FileStatus
-    ) -> Int {
-        let path: StaticString = ""
-        return withAddress(of: &status) {
-            unsafe systemCall(
-                Int32(SYS_statx), Int(descriptor), Int(bitPattern: path.utf8Start),
-                0x1000, Int(mask), $0)  // AT_EMPTY_PATH
-        }
-    }
-
     /// close(2), of a descriptor of ours. What it answers changes nothing.
     @inline(__always)
     public static func close(_ descriptor: Int32) {
@@ -263,46 +219,5 @@ extension Atomic<UInt32> {
                 Int32(SYS_futex), Int(bitPattern: $0),
                 Int(FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG), Int(Int32.max), 0, 0, Int(bits))
         }
-    }
-}
-
-/// struct statx (include/uapi/linux/stat.h), as far as it is looked at, and room for the rest.
-public struct FileStatus {
-    /// STATX_*: what is wanted.
-    public static let type: UInt32 = 0x1
-    public static let mode: UInt32 = 0x2
-    public static let inode: UInt32 = 0x100
-    public static let size: UInt32 = 0x200
-    public static let atomicWrites: UInt32 = 0x1_0000
-
-    var mask: UInt32 = 0
-    var blockBytes: UInt32 = 0
-    /// STATX_ATTR_*.
-    public var attributes: UInt64 = 0
-    var links: UInt32 = 0
-    var user: UInt32 = 0
-    var group: UInt32 = 0
-    var mode: UInt16 = 0
-    var spare: UInt16 = 0
-    var inode: UInt64 = 0
-    var size: UInt64 = 0
-    var blocks: UInt64 = 0
-    var attributesMask: UInt64 = 0
-    var times = InlineArray<8, UInt64>(repeating: 0)
-    var specialMajor: UInt32 = 0
-    var specialMinor: UInt32 = 0
-    var major: UInt32 = 0
-    var minor: UInt32 = 0
-    var rest = InlineArray<14, UInt64>(repeating: 0)
-
-    /// Zeroes, to be filled by statx(2).
-    public init() {}
-
-    var device: UInt64 { Self.device(major, minor) }
-    var specialDevice: UInt64 { Self.device(specialMajor, specialMinor) }
-
-    /// As in struct stat: include/linux/kdev_t.h, new_encode_dev.
-    private static func device(_ major: UInt32, _ minor: UInt32) -> UInt64 {
-        UInt64(minor & 0xff | major << 8 | (minor & ~0xff) << 12)
     }
 }

@@ -316,9 +316,9 @@ private struct ColdRead: Equatable {
     /// Sleeps until the last byte is in memory, or not at all when the descriptor does not lead to
     /// the file any longer.
     func awaitDisk() {
-        var status = stat()
+        var status = FileStatus()
         if FileFacts.status(of: descriptor, flags: flags, into: &status) < 0
-            || UInt64(status.st_dev) != device || UInt64(status.st_ino) != inode
+            || status.device != device || status.inode != inode
         {
             return
         }

@@ -251,7 +251,7 @@ extension Ref where Pointee == EngineRecord {
         // the file is no longer than that.
         let isShort =
             result > 0 && result < request.length
-            && !(Int(facts.status.st_size) <= Int(request.offset) &+ result && facts.isRegular)
+            && !(facts.status.size <= request.offset &+ Int64(result) && facts.isRegular)
         if mayWait && (isShort || result == failure(EAGAIN)) {
             hintMiss(descriptor, .cached)
             request.attempted = result

@@ -12,10 +12,10 @@ import JobTable
 public enum Eventfd {
     /// 0 when the descriptor is an eventfd, -EBADF when it is not open, -EINVAL otherwise.
     public static func check(_ descriptor: Int32) -> Int {
-        var status = stat()
-        let result = System.status(of: descriptor, into: &status)
+        var status = FileStatus()
+        let result = status.look(at: descriptor)
         if result < 0 || System.openFlags(descriptor) < 0 { return failure(EBADF) }
-        if !isAnonymous(status) { return failure(EINVAL) }
+        if status.type != FileType.anonymous { return failure(EINVAL) }
         switch AnonymousFile.name(of: descriptor) {
         case .eventfd: return 0
         case .unknown: return refusesShortRead(descriptor) ? 0 : failure(EINVAL)
@@ -32,8 +32,8 @@ public enum Eventfd {
     }
 
     static func isAnonymous(_ descriptor: Int32) -> Bool {
-        var status = stat()
-        return System.status(of: descriptor, into: &status) >= 0 && isAnonymous(status)
+        var status = FileStatus()
+        return status.look(at: descriptor) >= 0 && status.type == FileType.anonymous
     }
 
     /// Adds `count` to the descriptor if it still is what `check` saw; `isJustSeen` says so.
@@ -54,10 +54,6 @@ public enum Eventfd {
                 return
             }
         }
-    }
-
-    private static func isAnonymous(_ status: stat) -> Bool {
-        FileType.of(status) == FileType.anonymous
     }
 
     /// Without /proc: an eventfd refuses to be read into less than eight bytes, before anything

@@ -70,7 +70,7 @@ enum FileChecks {
         if flags & ~known != 0 && !kernelTakes(flags & ~known) { return failure(EOPNOTSUPP) }
         if flags & appendAndNoAppend == appendAndNoAppend { return failure(EINVAL) }
         let isWrite = request.operation == .write
-        if flags & atomic != 0 && !(isWrite && takesAtomicWrites(request.descriptor)) {
+        if flags & atomic != 0 && !(isWrite && FileStatus.hasAtomicWrites(request.descriptor)) {
             return failure(EOPNOTSUPP)
         }
         if flags & (nowait | dontCache) == 0 { return 0 }
@@ -159,13 +159,6 @@ enum FileChecks {
         let descriptor = Int32(truncatingIfNeeded: opened)
         defer { System.close(descriptor) }
         return transferByte(isWrite: false, flags, descriptor, offset: 0) == 1
-    }
-
-    /// statx(2), STATX_WRITE_ATOMIC.
-    private static func takesAtomicWrites(_ descriptor: Int32) -> Bool {
-        var status = FileStatus()
-        return System.statx(descriptor, FileStatus.atomicWrites, into: &status) == 0
-            && status.attributes & 0x40_0000 != 0
     }
 
     /// Of the files without an inode of their own, counters and signals can be read.

@@ -3,44 +3,31 @@
 import CLibAIO
 import JobTable
 
-/// The type bits of st_mode (inode(7)); 0 for files without an inode of their own.
-enum FileType {
-    static let socket: UInt32 = 0o140000
-    static let regular: UInt32 = 0o100000
-    static let block: UInt32 = 0o060000
-    static let directory: UInt32 = 0o040000
-    static let character: UInt32 = 0o020000
-    static let pipe: UInt32 = 0o010000
-    static let anonymous: UInt32 = 0
-
-    static func of(_ status: stat) -> UInt32 { UInt32(status.st_mode) & 0o170000 }
-}
-
 /// What is known of a descriptor after asking the kernel.
 struct FileFacts {
     var kind = FileKind.unknown
     /// F_GETFL.
     var flags = 0
-    var status = stat()
+    var status = FileStatus()
 
-    var isRegular: Bool { FileType.of(status) == FileType.regular }
-    var isBlock: Bool { FileType.of(status) == FileType.block }
-    var isSocket: Bool { FileType.of(status) == FileType.socket }
-    var isPipe: Bool { FileType.of(status) == FileType.pipe }
+    var isRegular: Bool { status.type == FileType.regular }
+    var isBlock: Bool { status.type == FileType.block }
+    var isSocket: Bool { status.type == FileType.socket }
+    var isPipe: Bool { status.type == FileType.pipe }
     var isReadable: Bool { flags & Int(O_ACCMODE) != Int(O_WRONLY) }
     var isWritable: Bool { Self.isWritable(flags) }
     var isNonBlocking: Bool { flags & Int(O_NONBLOCK) != 0 }
     var isDirect: Bool { flags & Int(IOCTX_O_DIRECT) != 0 }
     /// Of a block device.
-    var isInMemory: Bool { MemoryDevices.contains(UInt64(status.st_rdev)) }
-    var isAnonymous: Bool { FileType.of(status) == FileType.anonymous }
-    var device: UInt64 { UInt64(status.st_dev) }
-    var inode: UInt64 { UInt64(status.st_ino) }
+    var isInMemory: Bool { MemoryDevices.contains(status.specialDevice) }
+    var isAnonymous: Bool { status.type == FileType.anonymous }
+    var device: UInt64 { status.device }
+    var inode: UInt64 { status.inode }
 
     /// A terminal or another character device, which is ready for a write and blocks it all the
     /// same: it has room, but not for all of it.
     var blocksWriters: Bool {
-        kind == .stream && FileType.of(status) == FileType.character
+        kind == .stream && status.type == FileType.character
     }
 
     /// Two descriptions of such a file with equal flags do the same I/O.
@@ -58,10 +45,9 @@ struct FileFacts {
     }
 
     /// fstat(2) of a file, given its F_GETFL: one that may be written to, without its times.
-    static func status(of descriptor: Int32, flags: Int, into status: inout stat) -> Int {
+    static func status(of descriptor: Int32, flags: Int, into status: inout FileStatus) -> Int {
         isWritable(flags)
-            ? System.statusWithoutTimes(of: descriptor, into: &status)
-            : System.status(of: descriptor, into: &status)
+            ? status.lookWithoutTimes(at: descriptor) : status.look(at: descriptor)
     }
 
     private static func isWritable(_ flags: Int) -> Bool {
@@ -69,7 +55,7 @@ struct FileFacts {
     }
 
     private func kindFromStatus() -> FileKind {
-        switch FileType.of(status) {
+        switch status.type {
         case FileType.regular:
             return isDirect ? .direct : .cached
         case FileType.block:
@@ -78,8 +64,8 @@ struct FileFacts {
             return .directory
         case FileType.character:
             // null, zero, full, random, urandom (mem(4)); not kmsg, which waits.
-            let isMemoryDevice = (status.st_rdev >> 8) & 0xfff == 1
-            let minor = status.st_rdev & 0xff
+            let isMemoryDevice = (status.specialDevice >> 8) & 0xfff == 1
+            let minor = status.specialDevice & 0xff
             return isMemoryDevice && minor >= 3 && minor <= 9 ? .memory : .stream
         default:
             return .stream
@@ -93,12 +79,12 @@ struct FileFacts {
     }
 
     /// /dev/full
-    var isFull: Bool { FileType.of(status) == FileType.character && status.st_rdev == 0x107 }
+    var isFull: Bool { status.type == FileType.character && status.specialDevice == 0x107 }
 
     /// True for O_DIRECT I/O up to `end` that goes beyond the end of the file: a write makes it
     /// longer.
     func isExtended(by end: Int64) -> Bool {
-        kind == .direct && isRegular && end > Int64(status.st_size)
+        kind == .direct && isRegular && end > status.size
     }
 
     /// True for O_DIRECT I/O on a regular file or block device that does not make the file longer:
@@ -172,6 +158,6 @@ extension FileFacts {
         flags = System.openFlags(descriptor)
         if flags < 0 || !isDirect || flags & Int(IOCTX_O_LARGEFILE) == 0 { return nil }
         kind = .direct
-        status.st_mode = mode_t(FileType.regular)
+        status.type = FileType.regular
     }
 }

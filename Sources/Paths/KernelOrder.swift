@@ -79,7 +79,7 @@ extension Ref where Pointee == EngineRecord {
     /// longer.
     private func range(of request: Request, _ facts: FileFacts) -> (start: Int64, end: Int64) {
         let end = request.offset &+ Int64(request.length)
-        let size = Int64(facts.status.st_size)
+        let size = facts.status.size
         let isAppend = request.operation == .write && appends(request, facts)
         return facts.isRegular && (end > size || isAppend)
             ? (min(request.offset, size), .max) : (request.offset, end)
@@ -152,7 +152,7 @@ extension Ref where Pointee == EngineRecord {
         if request.face != .posix || request.operation != .write || !facts.isRegular {
             return false
         }
-        let start = appends(request, facts) ? Int64(facts.status.st_size) : request.offset
+        let start = appends(request, facts) ? facts.status.size : request.offset
         return request.length > 0 && UInt64(clamping: start) >= batch.submission.sizeLimit()
     }
 

@@ -116,16 +116,16 @@ extension Ref where Pointee == Station {
     }
 
     func isWayIn(_ descriptor: Int32) -> Bool {
-        var status = stat()
-        return descriptor >= 0 && System.status(of: descriptor, into: &status) == 0
-            && UInt64(status.st_dev) == it.wayInDevice && UInt64(status.st_ino) == it.wayInInode
+        var status = FileStatus()
+        return descriptor >= 0 && status.look(at: descriptor) == 0
+            && status.device == it.wayInDevice && status.inode == it.wayInInode
     }
 
     func rememberWayIn(_ descriptor: Int32) {
-        var status = stat()
-        _ = System.status(of: descriptor, into: &status)
-        it.wayInDevice = UInt64(status.st_dev)
-        it.wayInInode = UInt64(status.st_ino)
+        var status = FileStatus()
+        _ = status.look(at: descriptor)
+        it.wayInDevice = status.device
+        it.wayInInode = status.inode
     }
 
     /// Makes the daemon look at its queue and at cancellations.

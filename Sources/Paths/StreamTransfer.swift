@@ -27,9 +27,9 @@ enum StreamTransfer {
     }
 
     private static func isPipe(_ descriptor: Int32) -> Bool {
-        var status = stat()
-        return System.status(of: descriptor, into: &status) == 0
-            && FileType.of(status) == FileType.pipe
+        var status = FileStatus()
+        return status.look(at: descriptor) == 0
+            && status.type == FileType.pipe
     }
 
     /// Some of these files have positions and some do not; the kernel's AIO ignores the offset

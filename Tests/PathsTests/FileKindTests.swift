@@ -46,16 +46,16 @@ private func kind(_ descriptor: Descriptor) -> FileKind? {
     func kernelAIO() {
         var facts = FileFacts()
         facts.kind = .direct
-        facts.status.st_mode = S_IFREG
-        facts.status.st_size = 8192
+        facts.status.type = FileType.regular
+        facts.status.size = 8192
         #expect(facts.suitsKernelAIO(isWrite: true, end: 8192))
         #expect(!facts.suitsKernelAIO(isWrite: true, end: 8193))
         #expect(facts.suitsKernelAIO(isWrite: false, end: 8193))
         facts.kind = .cached
         #expect(!facts.suitsKernelAIO(isWrite: false, end: 1))
         facts.kind = .direct
-        facts.status.st_mode = S_IFBLK
-        facts.status.st_size = 0
+        facts.status.type = FileType.block
+        facts.status.size = 0
         #expect(facts.suitsKernelAIO(isWrite: true, end: 8192), "a device has its size elsewhere")
     }
 
