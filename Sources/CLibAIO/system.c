@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#include <dlfcn.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -84,6 +85,19 @@ static bool is_unknown_child(void)
     return owner != (int)ioctx_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
 }
 
+/*
+ * What pthread_create takes of a stack for itself and for the thread-local variables of all that was
+ * loaded at the start, which may be more than a daemon needs: the C library tells other run-time libraries
+ * by a function without a declaration. Looked up before there are threads, for dlsym waits for dlopen;
+ * later only where another library's constructor starts a daemon before ours has run.
+ */
+static size_t (*taken_of_stack)(const pthread_attr_t *);
+
+__attribute__((constructor)) static void look_up_taken_of_stack(void)
+{
+    *(void **)&taken_of_stack = dlsym(RTLD_DEFAULT, "__pthread_get_minstack");
+}
+
 int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes)
 {
     pthread_attr_t attributes;
@@ -94,8 +108,12 @@ int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes
     if (error)
         return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    if (stack_bytes > 0)
-        pthread_attr_setstacksize(&attributes, stack_bytes);
+    if (stack_bytes > 0) {
+        if (!taken_of_stack)
+            look_up_taken_of_stack();
+        pthread_attr_setstacksize(
+            &attributes, stack_bytes + (taken_of_stack ? taken_of_stack(&attributes) : 0));
+    }
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&thread, &attributes, body, argument);

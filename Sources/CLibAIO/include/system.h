@@ -181,7 +181,8 @@ static inline struct ioctx_thread *ioctx_thread_self(void)
 enum { IOCTX_DAEMON_STACK_BYTES = 128 * 1024 };
 
 /*
- * Starts a detached thread with all signals blocked; `stack_bytes` 0 is the C library's usual stack.
+ * Starts a detached thread with all signals blocked and `stack_bytes` for its frames; 0 is the C library's
+ * usual stack.
  * The mask goes through pthread_sigmask, which leaves the C library's own signals alone, so
  * that setuid() still reaches the thread. Returns 0 or a positive errno: EAGAIN also in a child that
  * the C library does not know of, where pthread_create might wait for ever.
