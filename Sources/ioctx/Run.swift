@@ -85,7 +85,14 @@ struct Run: ParsableCommand {
         }
         let library = try libraryPath()
         var libraries = [library]
-        if intercept == .seccomp { libraries.insert(try seccompLibrary(beside: library), at: 0) }
+        if intercept == .seccomp {
+            libraries.insert(try seccompLibrary(beside: library), at: 0)
+            if let refusal = SystemFacts.filterRefusal() {
+                throw failure(
+                    "--intercept seccomp cannot be had here: \(refusal); without it, calls through "
+                        + "the C library's syscall() are served all the same")
+            }
+        }
         let program = try ProgramSearch.find(Path(cString: name))
         do {
             let image = try ProgramFile.check(program)

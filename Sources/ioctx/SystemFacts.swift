@@ -226,6 +226,31 @@ extension SystemFacts {
         return found
     }
 
+    /// Why no filter of system calls can be installed here, as a library is to do in the program
+    /// for `ioctx run --intercept seccomp`; nil where it can be.
+    static func filterRefusal() -> String? {
+        let found = inChild { memory in
+            // struct sock_fprog with one struct sock_filter, which allows everything
+            // (linux/filter.h).
+            var allow: UInt64 = UInt64(0x7fff_0000) << 32 | 0x06
+            let result = withUnsafeMutablePointer(to: &allow) { instruction in
+                var program = (UInt16(1), Int(bitPattern: instruction))
+                let made = ioctx_syscall(
+                    Int(SYS_prctl), Int(PR_SET_NO_NEW_PRIVS), 1, 0, 0, 0, 0)
+                return made < 0
+                    ? made
+                    : withUnsafeMutablePointer(to: &program) {
+                        // SECCOMP_SET_MODE_FILTER
+                        ioctx_syscall(Int(SYS_seccomp), 1, 0, Int(bitPattern: $0), 0, 0, 0)
+                    }
+            }
+            memory!.assumingMemoryBound(to: Found.self).pointee.errno =
+                Int32(truncatingIfNeeded: -result)
+        }
+        return found.errno == 0
+            ? nil : "seccomp(2) \(failureText(errno: found.errno, killed: found.wasKilled))"
+    }
+
     private static func uringNow() -> Uring {
         let found = inChild { memory in
             let page = memory!.assumingMemoryBound(to: Found.self)

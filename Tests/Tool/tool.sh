@@ -99,6 +99,23 @@ intercepts() {
     status 125 "$tool" run --intercept nonsense -- true
 }
 
+# The program would run, and its calls go to the kernel, without a word.
+refuses_without_filters() {
+    printf '%s\n' '#include <errno.h>' '#include <linux/filter.h>' '#include <linux/seccomp.h>' \
+        '#include <stddef.h>' '#include <sys/prctl.h>' '#include <sys/syscall.h>' '#include <unistd.h>' \
+        'int main(int count, char **a) { (void)count; struct sock_filter f[] = {' \
+        '{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr)},' \
+        '{BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_seccomp}, {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},' \
+        '{BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}}; struct sock_fprog p = {4, f};' \
+        'prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);' \
+        'execvp(a[1], a + 1); return 1; }' >closed.c
+    gcc -o closed closed.c
+    status 125 ./closed "$tool" run --intercept seccomp -- true
+    expect_equal words "ioctx run: --intercept seccomp cannot be had here: seccomp(2) fails: Operation not \
+permitted; without it, calls through the C library's syscall() are served all the same" "$(<err)"
+    status 0 ./closed "$tool" run -- true
+}
+
 # Its limits: a child that is not linked dynamically is killed, and no other.
 kills_what_it_cannot_serve() {
     printf '%s\n' '#include <sys/syscall.h>' '#include <unistd.h>' 'int main(int count, char **a) {' \
@@ -506,6 +523,7 @@ try run_leaves_descriptors_closed descriptors
 try run_works_where_it_is_copied_to works_elsewhere
 try tool_without_proc without_proc
 try run_intercepts_by_seccomp intercepts
+try run_says_that_no_filter_can_be_had refuses_without_filters
 try run_seccomp_limits kills_what_it_cannot_serve
 try run_leaves_signals_to_the_program signals
 try run_refuses_what_it_cannot_preload refusals
