@@ -23,7 +23,7 @@ extension Ref where Pointee == Station {
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
         giveUpAbandoned()
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
-            cancelWaiting()
+            serveWaiting { $0.it.cancelRequested.load(ordering: .acquiring) }
         }
         if ready != 0 || it.running.load(ordering: .acquiring) != 0
             || it.pool.workers.load(ordering: .acquiring) != 0
@@ -44,6 +44,12 @@ extension Ref where Pointee == Station {
         let count = withAddress(of: &events) {
             systemCall(
                 Int32(SYS_epoll_pwait), Int(it.pool.epoll), $0, 32, timeoutMs, 0, 8)
+        }
+        // A filter that came late refuses the call: files are tried by time.
+        if count < 0 && count != failure(EINTR) {
+            System.sleep(nanoseconds: 10_000_000)
+            serveWaiting { _ in true }
+            return 0
         }
         for position in 0..<max(count, 0) {
             let data = events[position].data
@@ -277,11 +283,11 @@ extension Ref where Pointee == Station {
         }
     }
 
-    private func cancelWaiting() {
+    /// Tries the files of waiting jobs of which `isWanted` says so.
+    private func serveWaiting(_ isWanted: (JobRef) -> Bool) {
         it.table.forEachJob { job in
             if job.state == .waiting && job.it.station.load(ordering: .relaxed) == address
-                && job.it.cancelRequested.load(ordering: .acquiring)
-                && job.it.heldFile != Job.none
+                && isWanted(job) && job.it.heldFile != Job.none
             {
                 serveReady(job.it.heldFile)
             }

@@ -648,6 +648,32 @@ static void a_filter_that_comes_late_keeps_back_no_event(void) {
     expect_that(processor_seconds() - before < 0.1, "a daemon is busy with nothing");
 }
 
+// Daemons that wait for readiness by epoll look by time then.
+static void a_filter_against_epoll_keeps_no_pipe_waiting(void) {
+    int ends[2];
+    char byte = 0;
+    io_context_t context = used_context(8);
+    struct iocb request;
+    struct io_event event;
+    must(pipe(ends), 0);
+    io_prep_pread(&request, ends[0], &byte, 1, 0);
+    submit(context, &request);
+    forbid_to_all_threads(SYS_epoll_pwait);
+    for (int round = 0; round < 3; round++) {
+        double before = processor_seconds();
+        sleep_ms(300);
+        expect_that(processor_seconds() - before < 0.1, "a daemon is busy with nothing");
+        must(write(ends[1], "x", 1), 1);
+        reap(context, 1, &event);
+        expect(byte, 'x');
+        byte = 0;
+        submit(context, &request);
+    }
+    must(write(ends[1], "x", 1), 1);
+    reap(context, 1, &event);
+    expect(io_destroy(context), 0);
+}
+
 // The kernel's AIO takes direct reads, and its events must be had without that call then.
 static void a_filter_against_io_getevents_keeps_back_no_signal(void) {
     close(patterned_file("file", 9, BLOCK));
@@ -722,6 +748,7 @@ static const struct test_case cases[] = {
     CASE(a_network_of_its_own_keeps_no_daemon_away),
     CASE(threads_with_their_own_descriptors_share_few_daemons),
     LAYER_CASE(a_filter_that_comes_late_keeps_back_no_event, 20, PIPE_REASON),
+    LAYER_CASE(a_filter_against_epoll_keeps_no_pipe_waiting, 20, PIPE_REASON),
     CASE(a_filter_against_io_getevents_keeps_back_no_signal),
     SLOW_CASE(a_read_that_a_filter_ends_writes_nothing_later, 60),
     LAYER_CASE(nothing_happens_at_load_time, 20, "the kernel's AIO has nothing to start"),
