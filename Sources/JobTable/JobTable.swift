@@ -67,10 +67,13 @@ public struct JobTable: ~Copyable {
             return table
         }
         let limits = Limits.fromEnvironment()
-        guard let table = Memory.record(JobTable.self),
-            let jobs = Reserve<Job>(capacity: limits.jobsMax),
+        guard let jobs = Reserve<Job>(capacity: limits.jobsMax),
             let counters = Counters.make(limits)
         else { return nil }
+        guard let table = Memory.record(JobTable.self) else {
+            Memory.unmap(counters.address, bytes: Memory.pageBytes)
+            return nil
+        }
         let blocks = min(vectorBlocksMax, Memory.reserveBytesMax / VectorBlock.strideBytes)
         let vectors =
             blocks == 0
@@ -195,12 +198,13 @@ extension Ref where Pointee == JobTable {
     /// Waits until no write or fsync on a file is queued or running, at most 30 s: at exit,
     /// nothing that was accepted as a write may be lost. Reads go with the process.
     public func awaitWrites() {
-        for _ in 0..<30_000 {
+        let deadlineNs = System.monotonicNs() &+ 30_000_000_000
+        repeat {
             // In a child that a handler forked meanwhile, nothing of it is there.
             let isStillThere = ProcessRoot.current?.it.jobTable.load(ordering: .relaxed) == address
             if !isStillThere || it.jobsInUse == 0 || !hasWrites() { return }
             System.sleep(nanoseconds: 1_000_000)
-        }
+        } while !System.isPast(deadlineNs)
     }
 
     private func hasWrites() -> Bool {

@@ -1,7 +1,9 @@
 // The few types through which the layer touches raw memory.
 //
 // Invariant: memory behind a `Ref` is mapped for the life of the process (or of the forked
-// child's view of it: see ProcessRoot), so a stale Ref reads a reused record, never a hole.
+// child's view of it: see ProcessRoot), so a stale Ref reads a reused record, never a hole. Arrays
+// of records are given back with their owners, which, once they are in a record themselves, never
+// end: what ends is an owner that could not be made whole.
 
 import CLibAIO
 import Synchronization
@@ -152,6 +154,31 @@ extension Ref: Equatable where Pointee: ~Copyable {
     public static func == (left: Ref, right: Ref) -> Bool { left.address == right.address }
 }
 
+/// A fixed number of records in memory of their own, all zero at first.
+@safe
+public struct Records<Element: ~Copyable>: ~Copyable {
+    private let base: UnsafeMutablePointer<Element>
+    private let bytes: Int
+
+    /// nil when memory is exhausted.
+    public init?(count: Int) {
+        bytes = Memory.roundUpToPage(count &* MemoryLayout<Element>.stride)
+        let address = Memory.map(bytes: bytes, protection: PROT_READ | PROT_WRITE)
+        guard let pointer = unsafe UnsafeMutablePointer<Element>(bitPattern: address) else {
+            return nil
+        }
+        unsafe base = unsafe pointer
+    }
+
+    deinit { unsafe Memory.unmap(UInt(bitPattern: base), bytes: bytes) }
+
+    /// `index` is not checked.
+    @inline(__always)
+    public subscript(index: Int) -> Ref<Element> {
+        unsafe Ref(base + index)
+    }
+}
+
 /// An array of records in address space reserved at once and opened piece by piece: a writable
 /// reserve would be committed whole under mlockall.
 ///
@@ -186,6 +213,12 @@ public struct Reserve<Element: ~Copyable>: ~Copyable {
             if count <= Self.elementsPerStep { return nil }
             count /= 2
         }
+    }
+
+    deinit {
+        unsafe Memory.unmap(
+            UInt(bitPattern: base),
+            bytes: Memory.roundUpToPage(Int(capacity) &* MemoryLayout<Element>.stride))
     }
 
     /// A record that has been opened: `index` is not checked.

@@ -25,19 +25,15 @@ public struct StreamGate: ~Copyable {
     /// Those of them that are writes done one at a time; looked at in the same way.
     private let exclusiveWrites: Atomic<UInt32>
     private let sleepers = GateSleepers()
-    /// Address of `buckets` lists. (g)
-    private let lists: UInt
+    private let lists: Records<GateList>  // (g)
 
     /// An empty gate; nil without memory.
     public init?() {
-        let address = Memory.map(
-            bytes: Self.buckets &* MemoryLayout<GateList>.stride,
-            protection: PROT_READ | PROT_WRITE)
-        if address == 0 { return nil }
+        guard let records = Records<GateList>(count: Self.buckets) else { return nil }
         lock = FutexLock()
         count = Atomic(0)
         exclusiveWrites = Atomic(0)
-        lists = address
+        lists = records
     }
 
     /// True while a write that is done one at a time is deferred, on any file.
@@ -134,12 +130,14 @@ public struct StreamGate: ~Copyable {
     }
 
     /// Waits until no job on that file in that direction is left, for a request that no daemon will
-    /// do. False at once, when there is one and the caller may not wait.
+    /// do. False at once, when there is one and the caller may not wait. A wait for a stream may be
+    /// interrupted, for it may be a long one.
     public func awaitVacancy(
-        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool, mayWait: Bool
+        _ table: Ref<JobTable>, device: UInt64, inode: UInt64, isWrite: Bool, isStream: Bool,
+        mayWait: Bool
     ) -> Bool {
         inode == 0
-            || sleepers.awaitUntil(lock, mayWait, asKernel: false) {
+            || sleepers.awaitUntil(lock, mayWait, asKernel: !isStream) {
                 firstLocked(table, device, inode, isWrite) == nil
             }
     }
@@ -147,7 +145,7 @@ public struct StreamGate: ~Copyable {
     /// The same for a job that is in the gate, until none is left before it.
     public func awaitTurn(_ table: Ref<JobTable>, of job: JobRef, mayWait: Bool) -> Bool {
         !job.it.isGated
-            || sleepers.awaitUntil(lock, mayWait, asKernel: false) {
+            || sleepers.awaitUntil(lock, mayWait, asKernel: !job.it.isStream) {
                 !hasEarlierLocked(table, job)
             }
     }
@@ -196,9 +194,6 @@ public struct StreamGate: ~Copyable {
     }
 
     private func list(_ inode: UInt64, _ isWrite: Bool) -> Ref<GateList> {
-        let index = UInt(truncatingIfNeeded: inode &* 2 &+ (isWrite ? 1 : 0)) % UInt(Self.buckets)
-        return unsafe Ref<GateList>(
-            address: lists &+ index &* UInt(MemoryLayout<GateList>.stride)
-        ).unsafelyUnwrapped
+        lists[Int(truncatingIfNeeded: (inode &* 2 &+ (isWrite ? 1 : 0)) % UInt64(Self.buckets))]
     }
 }

@@ -25,7 +25,7 @@ enum Adoption {
 }
 
 extension Ref where Pointee == LinuxFace {
-    var mayAdopt: Bool { it.choice == .automatic }
+    var mayAdopt: Bool { it.engine.it.choice == .automatic }
 
     /// At io_setup. Where contexts may become the kernel's, a daemon is started by the first
     /// request that needs one: once there is a second thread, the C library makes the program's

@@ -22,7 +22,7 @@ public enum LinuxAIO {
             if !CurrentThread().isNested { CurrentThread().noteUsualMask() }
             var result = 0
             guard let face = LinuxFace.create(&result) else { return result }
-            if face.it.choice == .off { return failure(ENOSYS) }
+            if face.it.engine.it.choice == .off { return failure(ENOSYS) }
             var before: UInt = 0
             if !face.it.memory.read(at: contextp, into: &before) { return failure(EFAULT) }
             if before != 0 || events == 0 { return failure(EINVAL) }
@@ -150,7 +150,7 @@ public enum LinuxAIO {
     /// True when IOCTX_ENGINE=off was found by the first io_setup.
     private static var isOff: Bool {
         guard let face = LinuxFace.current else { return Engine.isOffInEnvironment() }
-        return face.it.choice == .off
+        return face.it.engine.it.choice == .off
     }
 
     private static var failureWithoutFace: Int {
@@ -173,7 +173,7 @@ public enum LinuxAIO {
         enter { nested in
             if nested { return failure(EAGAIN) }
             guard let face = LinuxFace.current else { return failureWithoutFace }
-            return face.it.choice == .off ? failure(ENOSYS) : body(face)
+            return face.it.engine.it.choice == .off ? failure(ENOSYS) : body(face)
         }
     }
 

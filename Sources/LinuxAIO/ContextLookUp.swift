@@ -112,8 +112,7 @@ extension Ref where Pointee == LinuxFace {
     @inline(__always)
     func bucket(_ address: UInt) -> Ref<Atomic<UInt32>> {
         let page = address >> 12
-        let index = (page ^ page >> 12) % UInt(LinuxFace.buckets)
-        return unsafe Ref<Atomic<UInt32>>(address: it.heads &+ index &* 4).unsafelyUnwrapped
+        return it.heads[Int(bitPattern: (page ^ page >> 12) % UInt(LinuxFace.buckets))]
     }
 
     /// Lets go of a context; the last to let go of a dying one makes its record free.

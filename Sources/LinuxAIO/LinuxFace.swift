@@ -15,7 +15,6 @@ struct LinuxFace: ~Copyable {
     let lock: FutexLock  // (f)
     let table: Ref<JobTable>  // constant
     let engine: Ref<EngineRecord>  // constant
-    let choice: Engine  // constant
     let processors: UInt32  // constant
     let memory: UserMemory  // constant
     /// Neither strict nor off; constant.
@@ -31,7 +30,7 @@ struct LinuxFace: ~Copyable {
     var adoptedContexts: UInt32 = 0  // (f)
     var adoptedEvents: UInt32 = 0  // (f) sum of their io_setup's arguments
     let counters: Ref<Counters>  // constant
-    let heads: UInt  // address of `buckets` atomic indexes, each plus one
+    let heads: Records<Atomic<UInt32>>  // indexes, each plus one
 
     /// The face of this process, or nil before the first io_setup.
     @inline(__always)
@@ -50,21 +49,19 @@ struct LinuxFace: ~Copyable {
         if let face = Ref<LinuxFace>(address: root.it.linuxFace.load(ordering: .acquiring)) {
             return face
         }
-        let choice = Engine.fromEnvironment()
         let memory = UserMemory.fromEnvironment()
-        let heads = Memory.map(
-            bytes: buckets &* MemoryLayout<Atomic<UInt32>>.stride,
-            protection: PROT_READ | PROT_WRITE)
-        guard heads != 0, let table = JobTable.createLocked(in: root),
-            let engine = EngineRecord.createLocked(in: root, table: table, choice: choice),
+        guard let table = JobTable.createLocked(in: root),
+            let engine = EngineRecord.createLocked(in: root, table: table),
+            let heads = Records<Atomic<UInt32>>(count: buckets),
             let contexts = Reserve<Context>(capacity: 1 << 17), let arena = RingArena(),
             let face = Memory.record(LinuxFace.self)
         else { return nil }
         unsafe face.pointer.initialize(
             to: LinuxFace(
-                lock: FutexLock(), table: table, engine: engine, choice: choice,
+                lock: FutexLock(), table: table, engine: engine,
                 processors: Limits.possibleProcessors(),
-                memory: memory, isUsual: !memory.isStrict && choice != .off, contexts: contexts,
+                memory: memory, isUsual: !memory.isStrict && engine.it.choice != .off,
+                contexts: contexts,
                 arena: arena, counters: table.it.counters, heads: heads))
         let counters = table.it.counters
         counters.it.linux.contextsAddress = UInt64(face.it.contexts[0].address)

@@ -18,7 +18,7 @@ struct RingPages {
     var extent: UInt32
 }
 
-private struct Extent: ~Copyable {
+struct Extent: ~Copyable {
     static let pages = 512
     static var bytes: Int { pages * Memory.pageBytes }
 

@@ -118,7 +118,7 @@ extension Ref where Pointee == LinuxFace {
 
     @inline(never)
     private func submitPinned(_ address: UInt, count nr: Int, _ pointers: UInt) -> Int {
-        if it.choice == .off { return failure(ENOSYS) }
+        if it.engine.it.choice == .off { return failure(ENOSYS) }
         guard let context = find(address) else { return failure(EINVAL) }
         defer { unpin(context) }
         if nr < 0 { return failure(EINVAL) }

@@ -91,8 +91,8 @@ struct StationSlot: ~Copyable {
 
 /// The engine's record: one per process.
 public struct EngineRecord: ~Copyable {
-    /// What IOCTX_ENGINE asked for; constant.
-    let choice: Engine
+    /// What IOCTX_ENGINE asked for, of both faces; constant.
+    public let choice: Engine
     /// Buffered writes are deferred; constant.
     let writesAreAsync: Bool
     let table: Ref<JobTable>  // constant
@@ -125,10 +125,11 @@ public struct EngineRecord: ~Copyable {
     let mayTuneThreads = Atomic<Bool>(true)  // (e) to write
 
     /// Hints about descriptors: see FileHints.swift.
-    let hints: UInt
+    let hints: Records<Atomic<UInt32>>
 
     private init(
-        choice: Engine, table: Ref<JobTable>, hints: UInt, streams: consuming StreamGate
+        choice: Engine, table: Ref<JobTable>, hints: consuming Records<Atomic<UInt32>>,
+        streams: consuming StreamGate
     ) {
         self.streams = streams
         self.choice = choice
@@ -141,17 +142,17 @@ public struct EngineRecord: ~Copyable {
 
     /// The process's engine, made if necessary. The caller holds the root's creation lock.
     public static func createLocked(
-        in root: Ref<ProcessRoot>, table: Ref<JobTable>, choice: Engine
+        in root: Ref<ProcessRoot>, table: Ref<JobTable>, choice: Engine = .fromEnvironment()
     ) -> Ref<EngineRecord>? {
         if let engine = Ref<EngineRecord>(address: root.it.engine.load(ordering: .acquiring)) {
             return engine
         }
-        guard let engine = Memory.record(EngineRecord.self) else { return nil }
-        let hints = Memory.map(
-            bytes: FileHints.bytes, protection: PROT_READ | PROT_WRITE)
-        guard hints != 0, let streams = StreamGate() else { return nil }
+        guard let hints = Records<Atomic<UInt32>>(count: FileHints.count),
+            let streams = StreamGate(), let engine = Memory.record(EngineRecord.self)
+        else { return nil }
         unsafe engine.pointer.initialize(
-            to: EngineRecord(choice: choice, table: table, hints: hints, streams: streams))
+            to: EngineRecord(
+                choice: choice, table: table, hints: hints, streams: streams))
         root.it.engine.store(engine.address, ordering: .releasing)
         return engine
     }
@@ -360,7 +361,10 @@ extension Ref where Pointee == EngineRecord {
     public func announceCancellations() {
         var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
         while let station = next {
-            if station.it.state.load(ordering: .acquiring) != Station.dead {
+            // One that is starting has no job, and no way in yet. Acquire pairs with the release in
+            // started(): the way in is written before.
+            let state = station.it.state.load(ordering: .acquiring)
+            if state == Station.ready || state == Station.leaving {
                 station.it.cancellations.store(1, ordering: .sequentiallyConsistent)
                 station.kick()
             }

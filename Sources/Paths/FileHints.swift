@@ -10,7 +10,6 @@ import Synchronization
 /// The kind that each of the lower descriptors had last time.
 enum FileHints {
     static let count = 4096
-    static var bytes: Int { count &* MemoryLayout<Atomic<UInt32>>.stride }
     /// So many tries in vain make a file cold: each of them starts the disk, which takes its time.
     static let missesMax: UInt32 = 16
     /// So many slow reads in a row make a file slow. One may have lost the processor meanwhile.
@@ -39,9 +38,7 @@ extension Ref where Pointee == EngineRecord {
     @inline(__always)
     private func hintSlot(_ descriptor: Int32) -> Ref<Atomic<UInt32>>? {
         if descriptor < 0 || Int(descriptor) >= FileHints.count { return nil }
-        return Ref<Atomic<UInt32>>(
-            address: it.hints
-                &+ UInt(bitPattern: Int(descriptor)) &* UInt(MemoryLayout<Atomic<UInt32>>.stride))
+        return it.hints[Int(descriptor)]
     }
 
     @inline(__always)

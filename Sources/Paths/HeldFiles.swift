@@ -57,7 +57,7 @@ struct HeldFiles: ~Copyable {
     /// Set with it, for a look without the lock.
     let hasAbandoned = Atomic<Bool>(false)
     private var used: UInt32 = 0  // (h)
-    private(set) var capacity: UInt32
+    let capacity: UInt32
     /// The index that was claimed last for each descriptor, by its lowest bits.
     private var recent = InlineArray<256, UInt32>(repeating: Job.none)  // (h)
 

@@ -30,7 +30,7 @@ extension Ref where Pointee == EngineRecord {
             let isVacant = waiting(&batch) {
                 it.streams.awaitVacancy(
                     it.table, device: facts.device, inode: facts.inode,
-                    isWrite: request.operation != .read, mayWait: $0)
+                    isWrite: request.operation != .read, isStream: isStream, mayWait: $0)
             }
             if !isVacant { return done > 0 ? .completed(done) : .refused(failure(EAGAIN)) }
         }

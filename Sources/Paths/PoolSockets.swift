@@ -13,15 +13,8 @@ import JobTable
 extension Ref where Pointee == Station {
     /// In the starting thread, in the program's table: makes the sender and gives it a name.
     func openSender() -> Int {
-        if it.pool.forManager.awaited == 0 || it.pool.forWorkers.awaited == 0 {
-            let bytes = Int(it.files.capacity) &* 8
-            it.pool.forManager.awaited = Memory.map(
-                bytes: bytes, protection: PROT_READ | PROT_WRITE)
-            it.pool.forWorkers.awaited = Memory.map(
-                bytes: bytes, protection: PROT_READ | PROT_WRITE)
-            if it.pool.forManager.awaited == 0 || it.pool.forWorkers.awaited == 0 {
-                return failure(ENOMEM)
-            }
+        if !haveAwaited(&it.pool.forManager) || !haveAwaited(&it.pool.forWorkers) {
+            return failure(ENOMEM)
         }
         // That of the manager before this one: its name may be one of another network namespace.
         closeSender()
@@ -30,6 +23,14 @@ extension Ref where Pointee == Station {
         it.pool.sender = System.awayFromStandardStreams(Int32(truncatingIfNeeded: made))
         rememberWayIn(it.pool.sender)
         return 0
+    }
+
+    private func haveAwaited(_ channel: inout FileChannel) -> Bool {
+        if channel.awaited == 0 {
+            channel.awaited = Memory.map(
+                bytes: Int(it.files.capacity) &* 8, protection: PROT_READ | PROT_WRITE)
+        }
+        return channel.awaited != 0
     }
 
     func closeSender() {

@@ -149,7 +149,7 @@ public enum PosixAIO {
         let thread = CurrentThread()
         if thread.interruptedLayer { return refuse() }
         guard let face = PosixFace.create() else { return failure(EAGAIN) }
-        if face.it.choice == .off { return failure(ENOSYS) }
+        if face.it.engine.it.choice == .off { return failure(ENOSYS) }
         thread.enterCall()
         defer { thread.leaveCall() }
         return body(face)

@@ -23,24 +23,19 @@ struct DoneQueue: ~Copyable {
 
     /// Serialises collectors.
     private let lock = FutexLock()
-    private let entries: UInt  // constant: address of `capacity` entries
+    private let entries: Records<DoneEntry>
     /// Where the oldest entry may be.
     private var head: UInt64 = 0  // (lock)
     /// Where the next entry goes.
     private let tail = Atomic<UInt64>(0)
 
     init?() {
-        entries = Memory.map(
-            bytes: Int(Self.capacity) &* MemoryLayout<DoneEntry>.stride,
-            protection: PROT_READ | PROT_WRITE)
-        if entries == 0 { return nil }
+        guard let records = Records<DoneEntry>(count: Int(Self.capacity)) else { return nil }
+        entries = records
     }
 
     private func entry(_ place: UInt64) -> Ref<DoneEntry> {
-        let index = UInt(truncatingIfNeeded: place % Self.capacity)
-        return unsafe Ref<DoneEntry>(
-            address: entries &+ index &* UInt(MemoryLayout<DoneEntry>.stride)
-        ).unsafelyUnwrapped
+        entries[Int(truncatingIfNeeded: place % Self.capacity)]
     }
 
     /// Adds a request whose block has its outcome before anybody else could ask for it.

@@ -21,7 +21,6 @@ struct PosixFace: ~Copyable {
     let lock = FutexLock()
     let table: Ref<JobTable>  // constant
     let engine: Ref<EngineRecord>  // constant
-    let choice: Engine  // constant
     let counters: Ref<Counters>  // constant
     var done: DoneQueue
     var lists: Lists
@@ -55,15 +54,14 @@ struct PosixFace: ~Copyable {
         root.it.creationLock.lock()
         defer { root.it.creationLock.unlock() }
         if let face = current { return face }
-        let choice = Engine.fromEnvironment()
         guard let table = JobTable.createLocked(in: root),
-            let engine = EngineRecord.createLocked(in: root, table: table, choice: choice),
+            let engine = EngineRecord.createLocked(in: root, table: table),
             let done = DoneQueue(), let lists = Lists(), let notifier = NotifierThreads(),
             let face = Memory.record(PosixFace.self)
         else { return nil }
         unsafe face.pointer.initialize(
             to: PosixFace(
-                table: table, engine: engine, choice: choice, counters: table.it.counters,
+                table: table, engine: engine, counters: table.it.counters,
                 done: done, lists: lists, notifier: notifier))
         table.it.posixHooks = FaceHooks(
             publish: { job in PosixFace.publish(job) }, wake: { _ in PosixFace.wake() })

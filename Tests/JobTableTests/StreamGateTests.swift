@@ -67,7 +67,8 @@ extension Ref where Pointee == SharedGate {
     fileprivate func isVacant(
         _ table: Ref<JobTable>, isWrite: Bool, mayWait: Bool = false
     ) -> Bool {
-        it.gate.awaitVacancy(table, device: 1, inode: 7, isWrite: isWrite, mayWait: mayWait)
+        it.gate.awaitVacancy(
+            table, device: 1, inode: 7, isWrite: isWrite, isStream: true, mayWait: mayWait)
     }
 
     fileprivate func isItsTurn(_ table: Ref<JobTable>, _ job: JobRef) -> Bool {
