@@ -116,8 +116,10 @@ extension Ref where Pointee == EngineRecord {
         var facts = FileFacts()
         let found = batch.submission.facts(of: request.descriptor, &facts)
         if found == failure(EBADF) { return .refused(found) }
-        // What is wrong with it, the request itself is told.
-        if found < 0 { return runInline(request, &batch, FileFacts(), done: 0) }
+        // What is wrong with it, the request itself is told; a POLL looks in its own way.
+        if found < 0 && request.operation != .poll {
+            return runInline(request, &batch, FileFacts(), done: 0)
+        }
         forgetHint(request.descriptor, unless: facts.kind)
         if mayHaveDeferredWrites {
             if !awaitWrites(before: request, &batch, facts) { return .refused(failure(EAGAIN)) }

@@ -65,7 +65,7 @@ struct NotifierThreads: ~Copyable {
     }
 
     /// No more can be expected: there would be no room for them when they are due.
-    var isFull: Bool { queued &+ expected >= Self.capacity }
+    var isFull: Bool { queued &+ expected >= min(errands.capacity, saved.capacity) }
 
     var isEmpty: Bool { head == Job.none }
 
@@ -305,15 +305,22 @@ extension Ref where Pointee == PosixFace {
     private func perform(_ notification: Notification) {
         if notification.kind == Int32(IOCTX_SIGEV_EVENTFD) {
             Eventfd.signal(notification.descriptor, count: 1)
-        } else if notification.hasAttributes {
-            _ = ioctx_notify_in_thread(
-                notification.function, notification.value, notification.attributes)
+            return
+        }
+        var hasThread = false
+        if notification.hasAttributes {
+            hasThread =
+                ioctx_notify_in_thread(
+                    notification.function, notification.value, notification.attributes) == 0
             withSignalsBlocked {
                 it.notifier.lock.lock()
                 dropAttributesLocked(of: notification)
                 it.notifier.lock.unlock()
             }
-        } else {
+        }
+        // Where a thread with those attributes is not to be had, too: who waits for the function
+        // must not wait for ever.
+        if !hasThread {
             unsafe ioctx_call_notification(
                 notification.function, notification.value,
                 { argument in

@@ -8,6 +8,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -191,22 +193,29 @@ static void no_memory_for_more_requests_is_enough(void) {
 }
 
 // As after the failure of a file system: the descriptor is good, and nothing is to be learnt of its file.
+// At any file with that number or a higher one.
+static void let_nobody_look_at(int fd) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fstat, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (unsigned)fd, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
 static void a_file_that_cannot_be_looked_at_answers_itself(void) {
     int fd = patterned_file("file", 1, 64 * BLOCK), closed = 1000;
     io_context_t context = new_context(8);
     char *buffer = aligned(BLOCK);
     struct iocb request, *list = &request;
     make_cold(fd);
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fstat, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    let_nobody_look_at(0);
     io_prep_pread(&request, fd, buffer, BLOCK, 0);
     must(run_one(context, &request), BLOCK);
     expect_that(has_pattern(buffer, 1, 0, BLOCK), "wrong data");
@@ -216,6 +225,23 @@ static void a_file_that_cannot_be_looked_at_answers_itself(void) {
     expect(run_one(context, &request), 0);
     io_prep_pread(&request, closed, buffer, BLOCK, 0);
     expect(io_submit(context, 1, &list), -EBADF);
+    must(io_destroy(context), 0);
+}
+
+// What waits for readiness needs no such look.
+static void a_file_that_cannot_be_looked_at_can_be_polled(void) {
+    int ends[2], high = 900;
+    io_context_t context = used_context(8);
+    struct iocb request;
+    struct io_event event;
+    must(pipe(ends), 0);
+    must(dup2(ends[0], high), high);
+    let_nobody_look_at(high);
+    io_prep_poll(&request, high, POLLIN);
+    submit(context, &request);
+    must(write(ends[1], "x", 1), 1);
+    reap(context, 1, &event);
+    expect(event.res & POLLIN, POLLIN);
     must(io_destroy(context), 0);
 }
 
@@ -313,8 +339,64 @@ static void address_space_is_left(void) {
     expect_that(malloc((size_t)100 << 20) != NULL, "no 100 MiB of 256 are left");
 }
 
-// POSIX AIO's threads in the C library have SIGXFSZ blocked: the request fails, and the program lives.
 static void nothing(union sigval value) { (void)value; }
+
+static unsigned long mapped_pages(void) {
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    must_that(file && fscanf(file, "%lu", &pages) == 1, "cannot read /proc/self/statm");
+    fclose(file);
+    return pages;
+}
+
+// A server without memory tries again and again, and has other uses for its address space. Room for a part
+// of what is needed, each time more of it.
+static void set_ups_that_fail_leave_nothing(void) {
+    char byte;
+    struct aiocb block = {
+        .aio_fildes = -1, .aio_buf = &byte, .aio_nbytes = 1, .aio_sigevent.sigev_notify = SIGEV_NONE};
+    struct rlimit limit = {0, RLIM_INFINITY};
+    int fails = 0;
+    for (rlim_t room = 8; room <= 1024; room += room / 4) {
+        unsigned long before = 0, after = 0;
+        limit.rlim_cur = (mapped_pages() + room) * BLOCK;
+        must(setrlimit(RLIMIT_AS, &limit), 0);
+        for (int i = 0; i < 20; i++) {
+            io_context_t context = NULL;
+            if (io_setup(8, &context) == 0 || (aio_read(&block) < 0 && errno != EAGAIN)) goto made;
+            fails++;
+            if (i == 0) before = mapped_pages();
+        }
+        after = mapped_pages();
+        expect_that(after <= before, "%lu pages became %lu", before, after);
+    }
+made:
+    expect_that(fails > 0, "none has failed");
+}
+
+static atomic_int calls;
+
+static void count_call(union sigval value) {
+    (void)value;
+    atomic_fetch_add(&calls, 1);
+}
+
+static void a_function_whose_thread_cannot_be_had_is_called(void) {
+    char byte;
+    pthread_attr_t attributes;
+    struct aiocb block = {
+        .aio_fildes = patterned_file("file", 1, BLOCK), .aio_buf = &byte, .aio_nbytes = 1,
+        .aio_sigevent.sigev_notify = SIGEV_THREAD,
+        .aio_sigevent.sigev_notify_function = count_call,
+        .aio_sigevent.sigev_notify_attributes = &attributes};
+    must(pthread_attr_init(&attributes), 0);
+    must(pthread_attr_setstacksize(&attributes, (size_t)1 << 46), 0);
+    for (int i = 1; i <= 3; i++) {
+        must(aio_read(&block), 0);
+        while (aio_error(&block) == EINPROGRESS || atomic_load(&calls) < i) sleep_ms(1);
+        expect(aio_return(&block), 1);
+    }
+}
 
 // A program that finds its list refused asks each block what became of it.
 static void a_refused_list_is_told_in_its_blocks(void) {
@@ -344,6 +426,7 @@ static void files_can_be_read_when_none_can_be_opened_any_more(void) {
     use_files(fd);
 }
 
+// POSIX AIO's threads in the C library have SIGXFSZ blocked: the request fails, and the program lives.
 static void aio_write_beyond_the_file_size_limit_fails(void) {
     int fd = patterned_file("file", 1, BLOCK);
     char *buffer = aligned(BLOCK);
@@ -516,6 +599,7 @@ static const struct test_case cases[] = {
     CASE(small_files_are_enough),
     CASE(no_memory_for_more_requests_is_enough),
     CASE(a_file_that_cannot_be_looked_at_answers_itself),
+    CASE(a_file_that_cannot_be_looked_at_can_be_polled),
     CASE(locked_memory_stays_small),
     CASE(no_memory_may_be_locked),
     CASE(all_memory_to_come_may_be_locked),
@@ -523,6 +607,8 @@ static const struct test_case cases[] = {
     CASE(user_can_change_with_requests_in_flight),
     SLOW_CASE(last_threads_are_enough, 40),
     CASE(address_space_is_left),
+    LAYER_CASE(set_ups_that_fail_leave_nothing, 0, "the kernel's need little, and not of this limit"),
+    LAYER_CASE(a_function_whose_thread_cannot_be_had_is_called, 0, "the C library drops it"),
     CASE(a_refused_list_is_told_in_its_blocks),
     CASE(files_can_be_read_when_none_can_be_opened_any_more),
     CASE(aio_write_beyond_the_file_size_limit_fails),
