@@ -87,7 +87,8 @@ final class Child {
                 process, &calls,
                 { $0!.assumingMemoryBound(to: (() -> Bool).self).pointee() ? 1 : 0 }, $0)
         }
-        reaped(result)
+        // Where it cannot be followed, it has been killed.
+        reaped(result < 0 ? SIGKILL : result)
         if result == -EPERM { return nil }
         try awaitReady()
         try awaitReady()

@@ -150,7 +150,7 @@ enum Plot {
     ) -> String? {
         let xs = Set(sides.flatMap { $0.points.map(\.x) }).sorted()
         guard let low = xs.first, let high = xs.last, low < high else { return nil }
-        let peak = round125(sides.flatMap { $0.points.map(\.y.most) }.max() ?? 1)
+        let peak = roundedUpForAxis(sides.flatMap { $0.points.map(\.y.most) }.max() ?? 1)
         let (left, top, bottom, right) = (48.0, 12.0, 34.0, 18.0)
         let (width, height) = (Self.width, 210.0)
         let axis = PowerAxis(low: low, high: high)
@@ -190,7 +190,7 @@ enum Plot {
     }
 
     /// The next number that reads well and has readable quarters.
-    private static func round125(_ value: Double) -> Double {
+    private static func roundedUpForAxis(_ value: Double) -> Double {
         let power = pow(10, floor(log10(max(value, 1))))
         return ([1, 2, 4, 6, 8, 10].first { $0 * power >= value } ?? 10) * power
     }

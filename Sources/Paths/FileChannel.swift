@@ -128,11 +128,11 @@ extension Ref where Pointee == Station {
         let files =
             result < RightsMessage.headerBytes
             ? 0 : (message.length &- RightsMessage.headerBytes) / 4
-        // The sender holds this lock until its jobs are queued, so they are there after it.
         if discard {
             for position in 0..<files { System.close(message.files[position]) }
             return result
         }
+        // The sender holds this lock until its jobs are queued, so they are there after it.
         channel.sendLock.lock()
         let sent = channel.takeCount(capacity: it.files.capacity)
         for position in 0..<sent {

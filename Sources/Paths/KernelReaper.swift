@@ -23,7 +23,8 @@ import Synchronization
 struct KernelReaper: ~Copyable {
     static let nobody: UInt64 = 0
     static let daemon: UInt64 = 1
-    /// Somebody with signals blocked, for the time of one call.
+    /// Somebody, for the time of one call in a critical section: a handler that interrupts it takes
+    /// none.
     static let taker: UInt64 = 2
     /// All other values are a watcher's: what its thread's name comes to in these bits, and since
     /// when in those above. Of two threads that come to the same, one may take the other's place,

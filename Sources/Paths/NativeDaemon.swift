@@ -333,7 +333,9 @@ extension Ref where Pointee == Station {
             }
         }
         for index in 0..<count {
-            if let job = event(index, of: events).flatMap({ it.table.job(named: $0.it.data) }) {
+            if let job = event(index, of: events).flatMap({ it.table.job(named: $0.it.data) }),
+                job.state == .finished
+            {
                 announce(job)
             }
         }

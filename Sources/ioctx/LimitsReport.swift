@@ -164,7 +164,8 @@ extension LimitsReport {
     private static let rows = [
         Row(
             name: "max_aio_procs", variable: "IOCTX_MAX_AIO_PROCS", value: \.maxAioProcs,
-            meaning: "most workers of the threads engine; its manager comes on top"),
+            meaning:
+                "most workers of a pool of threads, and threads of io_uring for requests that hang"),
         Row(
             name: "target_aio_procs", variable: "IOCTX_TARGET_AIO_PROCS", value: \.targetAioProcs,
             meaning: "idle workers that stay for aiod_lifetime; those beyond stay for aiod_timeout"),

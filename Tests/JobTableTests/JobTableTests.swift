@@ -23,14 +23,22 @@ import Testing
         #expect(table.job(named: name) == nil)
     }
 
-    @Test("A job carries nothing over from the life before") func allocationResets() {
+    @Test("A job carries over nothing that a request may leave unset") func allocationResets() {
         let table = makeTable()
         let first = table.allocate()!
         first.it.isBuffered = true
         first.it.isStream = true
+        first.it.isExclusive = true
+        first.it.mustStartDisk = true
+        first.it.wasSeen = true
         first.it.isGated = true
         first.it.isParked = true
         first.it.cancelRequested.store(true, ordering: .relaxed)
+        first.it.sleepers.store(1, ordering: .relaxed)
+        first.it.subject.store(4096, ordering: .relaxed)
+        first.it.isPublished.store(true, ordering: .relaxed)
+        first.it.face = .posix
+        first.it.priority = 3
         first.it.rwFlags = 8
         first.it.ioPriority = 3
         first.it.pollEvents = 1
@@ -46,7 +54,13 @@ import Testing
         #expect(second == first)
         #expect(second.state == .preparing)
         #expect(!second.it.isBuffered && !second.it.isStream)
+        #expect(!second.it.isExclusive && !second.it.mustStartDisk && !second.it.wasSeen)
         #expect(!second.it.isGated && !second.it.isParked)
+        let isPublished = second.it.isPublished.load(ordering: .relaxed)
+        let sleepers = second.it.sleepers.load(ordering: .relaxed)
+        let subject = second.it.subject.load(ordering: .relaxed)
+        #expect(!isPublished && sleepers == 0 && subject == 0)
+        #expect(second.it.face == .linux && second.it.priority == 0)
         let wasCancelled = second.it.cancelRequested.load(ordering: .relaxed)
         #expect(!wasCancelled)
         #expect(second.it.rwFlags == 0 && second.it.ioPriority == 0 && second.it.pollEvents == 0)

@@ -77,13 +77,19 @@ struct LimitExample: Codable, Sendable, CustomTestStringConvertible {
     @Test("Without variables the defaults stand, and the quota is fs.aio-max-nr")
     func defaults() async {
         await #expect(processExitsWith: .success) {
-            for name in ["MAX_AIO_PROCS", "MAX_AIO_QUEUE_PER_PROC", "AIOD_LIFETIME", "AIO_MAX_NR"] {
+            for name in [
+                "MAX_AIO_PROCS", "TARGET_AIO_PROCS", "MAX_AIO_QUEUE_PER_PROC", "MAX_BUF_AIO",
+                "AIOD_LIFETIME", "AIOD_TIMEOUT", "AIO_MAX_NR",
+            ] {
                 unsetenv("IOCTX_\(name)")
             }
             let limits = Limits.fromEnvironment()
             #expect(limits.maxAioProcs == 32)
+            #expect(limits.targetAioProcs == 4)
             #expect(limits.maxAioQueuePerProc == 1 << 20)
+            #expect(limits.maxBufAio == 256)
             #expect(limits.aiodLifetimeMs == 2000)
+            #expect(limits.aiodTimeoutMs == 500)
             let quota = numberIn("/proc/sys/fs/aio-max-nr")
             #expect(limits.aioMaxNr == UInt32(clamping: quota ?? 65536))
         }

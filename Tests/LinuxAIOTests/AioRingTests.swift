@@ -35,7 +35,7 @@ extension AioRing {
 }
 
 @Suite struct AioRingTests {
-    /// KERNEL-AIO.md 1.2, observed with two processors.
+    /// fs/aio.c, ioctx_alloc and aio_setup_ring; observed with two processors.
     @Test(
         "The ring has as many slots as the kernel's for the same io_setup",
         arguments: zip(
@@ -119,7 +119,8 @@ extension AioRing {
         #expect(ring.take(10) == [5, 6])
     }
 
-    /// The kernel takes the head modulo nr (KERNEL-AIO.md 1.1: 0xdeadbeef of 127 is 39).
+    /// The kernel takes the head modulo nr: 0xdeadbeef of 127 is 39 (fs/aio.c,
+    /// aio_read_events_ring).
     @Test(
         "A scribbled head is taken modulo nr, and no memory outside the ring is touched",
         arguments: [0xdead_beef, 127, 128, UInt32.max] as [UInt32])

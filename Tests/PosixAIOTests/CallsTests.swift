@@ -41,6 +41,7 @@ import Testing
 
     @Test(
         "Cold and direct reads and writes bring the bytes; the done queue has them once",
+        .enabled(if: Files.haveDirect, "O_DIRECT is refused in this folder"),
         arguments: TestEngine.available)
     func transfers(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
@@ -179,7 +180,9 @@ import Testing
         }
     }
 
-    @Test("What is with the kernel is seen however it is waited for, and whoever watched before")
+    @Test(
+        "What is with the kernel is seen however it is waited for, and whoever watched before",
+        .enabled(if: Files.haveDirect, "O_DIRECT is refused in this folder"))
     func kernelEvents() async {
         await #expect(processExitsWith: .success) {
             TestEngine.auto.use()

@@ -97,7 +97,9 @@ private func gettid() -> Int { systemCall(Int32(SYS_gettid)) }
     }
 
     @Test(
-        "An eventfd counts requests and lists", arguments: TestEngine.available)
+        "An eventfd counts requests and lists",
+        .enabled(if: Files.haveDirect, "O_DIRECT is refused in this folder"),
+        arguments: TestEngine.available)
     func eventfds(engine: TestEngine) async {
         await #expect(processExitsWith: .success) { [engine = engine as TestEngine] in
             engine.use()

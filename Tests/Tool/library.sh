@@ -104,7 +104,7 @@ unknown_engine() {
             fail "$(cat out err)"
         expect_equal "stderr with $engine" "" "$(<err)"
     done
-    IOCTX_ENGINE=nonsense "$root/dist/bin/ioctx" run -- true 2>err
+    IOCTX_ENGINE=nonsense "$tool" run -- true 2>err
     expect_equal "lines of the tool" 1 "$(wc -l <err)"
     grep -q IOCTX_ENGINE err || fail "the complaint does not name the variable: $(<err)"
 }
