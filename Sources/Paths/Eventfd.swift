@@ -18,7 +18,7 @@ public enum Eventfd {
         if status.type != FileType.anonymous { return failure(EINVAL) }
         switch AnonymousFile.name(of: descriptor) {
         case .eventfd: return 0
-        case .unknown: return refusesShortRead(descriptor) ? 0 : failure(EINVAL)
+        case .unknown: return isLikely(descriptor) ? 0 : failure(EINVAL)
         default: return failure(EINVAL)
         }
     }
@@ -56,9 +56,11 @@ public enum Eventfd {
         }
     }
 
-    /// Without /proc: an eventfd refuses to be read into less than eight bytes, before anything
-    /// is consumed (eventfd(2)).
-    private static func refusesShortRead(_ descriptor: Int32) -> Bool {
+    /// Without /proc: an eventfd can be written to, unless it is full, and refuses to be read into
+    /// less than eight bytes, before anything is consumed (eventfd(2)). Files of which a read would
+    /// wait cannot be written to.
+    private static func isLikely(_ descriptor: Int32) -> Bool {
+        if System.readiness(of: descriptor, UInt32(POLLOUT)) != Int(POLLOUT) { return false }
         var value: UInt32 = 0
         let result = withAddress(of: &value) {
             systemCall(Int32(SYS_read), Int(descriptor), $0, 4)

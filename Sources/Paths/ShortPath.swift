@@ -13,9 +13,10 @@ struct ShortPath {
         append(text)
     }
 
-    /// The link that tells what a descriptor of the program's leads to (proc_pid_fd(5)).
+    /// The link that tells what a descriptor of the calling thread leads to (proc_pid_fd(5)). It
+    /// may have left the process's table, and the thread that /proc/self shows may have ended.
     init(ofDescriptor descriptor: Int32) {
-        self.init("/proc/self/fd/")
+        self.init("/proc/thread-self/fd/")
         append(UInt32(bitPattern: descriptor))
     }
 

@@ -84,15 +84,14 @@ extension Ref where Pointee == Station {
     }
 
     private func signalInProgram(_ number: Int32) {
-        // What /proc/self shows is the program's table, not this thread's.
-        if AnonymousFile.name(of: number) != .eventfd { return }
         let process = systemCall(
             Int32(IOCTX_SYS_pidfd_open), systemCall(Int32(SYS_getpid)), 0)
         if process < 0 { return }
         defer { System.close(Int32(truncatingIfNeeded: process)) }
         let made = systemCall(Int32(IOCTX_SYS_pidfd_getfd), process, Int(number), 0)
         if made < 0 { return }
-        Eventfd.signal(Int32(truncatingIfNeeded: made), count: 1)
-        System.close(Int32(truncatingIfNeeded: made))
+        let file = Int32(truncatingIfNeeded: made)
+        if AnonymousFile.name(of: file) == .eventfd { Eventfd.signal(file, count: 1) }
+        System.close(file)
     }
 }

@@ -9,8 +9,10 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 #define FILE_BLOCKS 128
 
@@ -281,6 +283,41 @@ static void threads_with_their_own_table_read_their_own_files(void) {
         must_that(has_pattern(buffer, 1, (uint64_t)i * BLOCK, BLOCK), "data of the other table's file");
     }
     pthread_join(thread, NULL);
+}
+
+// What a number leads to is told by a link in /proc, of which there is one for each table. The program's
+// has another file, or none, under these numbers.
+static void *use_own_eventfds(void *file) {
+    must(unshare(CLONE_FILES), 0);
+    int number = *(int *)file;
+    int counter = eventfd(0, 0), timer = timerfd_create(CLOCK_MONOTONIC, 0), notices = inotify_init();
+    char *buffer = aligned(BLOCK);
+    uint64_t count = 0;
+    struct iocb request, *list = &request;
+    io_context_t context = used_context(8);
+    io_prep_pread(&request, number, buffer, BLOCK, 0);
+    io_set_eventfd(&request, counter);
+    must(run_one(context, &request), BLOCK);
+    io_prep_pread(&request, counter, &count, sizeof count, 0);
+    expect(run_one(context, &request), sizeof count);
+    expect((long)count, 1);
+    io_prep_pread(&request, number, buffer, BLOCK, 0);
+    io_set_eventfd(&request, timer);
+    expect(io_submit(context, 1, &list), -EINVAL);
+    io_set_eventfd(&request, notices);
+    expect(io_submit(context, 1, &list), -EINVAL);
+    must(io_destroy(context), 0);
+    return NULL;
+}
+
+static void threads_with_their_own_table_have_their_own_eventfds(void) {
+    int file = patterned_file("a", 1, BLOCK);
+    for (int round = 0; round < 2; round++) {
+        pthread_t thread;
+        start_thread(&thread, use_own_eventfds, &file);
+        pthread_join(thread, NULL);
+        for (int i = 0; i < 16; i++) open("/dev/null", O_RDWR);
+    }
 }
 
 // ---- Locks and references ------------------------------------------------------------------
@@ -695,6 +732,7 @@ static const struct test_case cases[] = {
     CASE(eventfd_is_kept_too),
     CASE(unlinked_files_are_read),
     CASE(threads_with_their_own_table_read_their_own_files),
+    CASE(threads_with_their_own_table_have_their_own_eventfds),
     SLOW_CASE(record_locks_are_kept, 40),
     CASE(flock_ends_with_the_last_close),
     CASE(written_program_can_be_executed),
