@@ -53,20 +53,44 @@ public struct CurrentThread {
         return true
     }
 
-    /// The thread's own I/O priority, as ioprio_set(2) has it, which a request without
-    /// IOCB_FLAG_IOPRIO has; 0 when it has none. Asked for once in 16 times: a new one may come so
-    /// many calls late.
+    /// The I/O priority of the thread's requests without IOCB_FLAG_IOPRIO, as ioprio_set(2) has it;
+    /// 0 for the usual one. Asked for once in 16 times: a new one may come so many calls late.
     public func ioPriority() -> UInt16 {
         var usesLeft = unsafe record.pointee.io_priority_uses
         if usesLeft == 0 {
-            let priority = systemCall(Int32(SYS_ioprio_get), 1, 0)
-            // Class 0 (none) leaves the priority to the nice value.
-            unsafe record.pointee.io_priority =
-                priority > 0 && priority >> 13 != 0 ? UInt16(truncatingIfNeeded: priority) : 0
+            unsafe record.pointee.io_priority = Self.ioPriorityNow
             usesLeft = 16
         }
         unsafe record.pointee.io_priority_uses = usesLeft &- 1
         return unsafe record.pointee.io_priority
+    }
+
+    private static var ioPriorityNow: UInt16 {
+        let found = systemCall(Int32(SYS_ioprio_get), 1, 0)
+        var priority = found < 0 ? 0 : UInt16(truncatingIfNeeded: found)
+        if priority >> 13 == 0 {
+            // Without a class of its own it has that of its scheduling: block/ioprio.c,
+            // __get_task_ioprio, and include/linux/ioprio.h.
+            switch systemCall(Int32(SYS_sched_getscheduler), 0) {
+            case Int(SCHED_FIFO), Int(SCHED_RR): priority = 1 << 13 | 4
+            case Int(IOCTX_SCHED_IDLE): priority = 3 << 13
+            default: return 0
+            }
+        }
+        // It may have come from a parent with more privileges. A request that asks for it fails, so
+        // it asks for the best of those that everybody may have.
+        return priority >> 13 == 1 && !mayBeRealTime ? 2 << 13 : priority
+    }
+
+    /// Whether the thread may ask for the real-time class of I/O: CAP_SYS_ADMIN or CAP_SYS_NICE
+    /// (block/ioprio.c, ioprio_check_cap).
+    public static var mayBeRealTime: Bool {
+        var header = (UInt32(0x2008_0522), Int32(0))
+        var sets = (UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0))
+        let result = withAddress(of: &header) { headerAddress in
+            withAddress(of: &sets) { systemCall(Int32(SYS_capget), headerAddress, $0) }
+        }
+        return result == 0 && sets.0 & (1 << 21 | 1 << 23) != 0
     }
 
     /// Until `leaveCritical`, a handler that interrupts this thread is told to try again.
@@ -178,9 +202,15 @@ public struct CurrentThread {
         }
     }
 
-    /// Whether a handler is installed for one of the signals of a mask. Programs that read their
-    /// signals from a descriptor block them, and have none.
-    private static func haveHandler(_ mask: UInt64) -> Bool {
+    /// Whether some handler is installed without SA_RESTART, and so ends system calls that would
+    /// else sleep on. The C library's own two are not asked about.
+    public static var mayBeInterrupted: Bool {
+        haveHandler(~(UInt64(3) << 31), without: 0x1000_0000)  // SA_RESTART
+    }
+
+    /// Whether a handler is installed for one of the signals of a mask, without those flags.
+    /// Programs that read their signals from a descriptor block them, and have none.
+    private static func haveHandler(_ mask: UInt64, without flags: UInt = 0) -> Bool {
         var left = mask
         while left != 0 {
             let signal = left.trailingZeroBitCount &+ 1
@@ -191,7 +221,7 @@ public struct CurrentThread {
                 systemCall(Int32(SYS_rt_sigaction), signal, 0, $0, 8)
             }
             // SIG_DFL is 0, SIG_IGN 1.
-            if result < 0 || action[0] > 1 { return true }
+            if (result < 0 || action[0] > 1) && action[1] & flags == 0 { return true }
         }
         return false
     }

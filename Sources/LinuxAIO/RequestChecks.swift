@@ -178,19 +178,9 @@ private enum IOPriority {
     static func refusal(of priority: UInt16) -> Int {
         switch priority >> 13 {
         case 0: return priority & 7 == 0 ? 0 : failure(EINVAL)
-        case 1: return mayBeRealTime() ? 0 : failure(EPERM)
+        case 1: return CurrentThread.mayBeRealTime ? 0 : failure(EPERM)
         case 2, 3: return 0
         default: return failure(EINVAL)
         }
-    }
-
-    /// CAP_SYS_ADMIN or CAP_SYS_NICE.
-    private static func mayBeRealTime() -> Bool {
-        var header = (UInt32(0x2008_0522), Int32(0))
-        var sets = (UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0))
-        let result = withAddress(of: &header) { headerAddress in
-            withAddress(of: &sets) { systemCall(Int32(SYS_capget), headerAddress, $0) }
-        }
-        return result == 0 && sets.0 & (1 << 21 | 1 << 23) != 0
     }
 }

@@ -37,6 +37,8 @@ struct UringDaemon: ~Copyable {
     var doorbellArmed = false
     var running: UInt32 = 0
     var threads = UringThreads()
+    /// The daemon's own, as ioprio_set(2) has it: see takePriority.
+    var ioPriority: UInt16 = 0
     /// Jobs published in this round, linked by queueNext, to be announced at its end.
     var publishedHead = Job.none
     /// Held eventfds to signal at the end of this round.

@@ -78,6 +78,7 @@ extension Ref where Pointee == Station {
 
     /// Puts what is left of a job on the work ring.
     private func submit(_ job: JobRef) {
+        takePriority(of: job)
         let entry = workEntry()
         entry.it.fd = Int32(bitPattern: job.it.heldFile)
         entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
@@ -107,6 +108,20 @@ extension Ref where Pointee == Station {
             it.readsRunning.wrappingAdd(1, ordering: .relaxed)
             it.uring.looksLeft = UringDaemon.looks
         }
+    }
+
+    /// A buffered read reaches the disk with the I/O priority of whoever makes it, which is this
+    /// thread, and not with its own (block/bio.c, bio_set_ioprio). What is on the ring already is
+    /// made with that of those before.
+    private func takePriority(of job: JobRef) {
+        if job.it.ioPriority == it.uring.ioPriority || !job.it.isBuffered
+            || !it.engine.it.mayTuneThreads.load(ordering: .relaxed)
+        {
+            return
+        }
+        _ = it.uring.work.enter(minComplete: 0)
+        _ = systemCall(Int32(SYS_ioprio_set), 1, 0, Int(job.it.ioPriority))
+        it.uring.ioPriority = job.it.ioPriority
     }
 
     func describeTransfer(

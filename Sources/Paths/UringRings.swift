@@ -46,6 +46,7 @@ extension Ref where Pointee == Station {
         if result < 0 { return result }
         it.uring.doorbellArmed = false
         it.uring.running = 0
+        it.uring.ioPriority = 0
         it.uring.publishedHead = Job.none
         it.uring.signalsDue = false
         it.uring.signalsRunning = 0

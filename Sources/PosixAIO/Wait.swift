@@ -20,20 +20,21 @@ private let threadCancelled = -Int(IOCTX_THREAD_CANCELLED)
 
 extension Atomic<UInt32> {
     /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
-    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. Always with a deadline: see
-    /// `wait`.
+    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. `mayRestart`: without a deadline
+    /// as `waitRestarting`.
     fileprivate borrowing func cancellableWait(
-        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
+        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64, mayRestart: Bool = false
     ) -> Int {
         var deadline = timespec(nanoseconds: deadlineNs)
-        return unsafe withUnsafePointer(to: self) { word in
+        let result = unsafe withUnsafePointer(to: self) { word in
             unsafe withUnsafeMutablePointer(to: &deadline) {
                 unsafe Int(
                     ioctx_cancellable_wait(
                         UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), expected,
-                        bits, $0))
+                        bits, mayRestart && deadlineNs == .max ? nil : $0))
             }
         }
+        return result == failure(EFAULT) ? failure(EINTR) : result
     }
 }
 
@@ -51,7 +52,8 @@ func deadline(_ timeout: UInt) -> UInt64? {
 
 extension Ref where Pointee == PosixFace {
     /// aio_suspend: 0 when one of the requests is done and has been notified of, or -EAGAIN or
-    /// -EINTR.
+    /// -EINTR. As in the C library a handler with SA_RESTART does not end a sleep without a
+    /// time-out; nor may the signals by which the C library has all threads change their user.
     func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
         let result = awaitOne(blocks, count, until: deadlineNs)
         if result != 0 { return result }
@@ -108,7 +110,7 @@ extension Ref where Pointee == PosixFace {
                 it.engine.ensureKernelReaper()
                 it.engine.nudge()
                 slept = it.changes.cancellableWait(
-                    while: seen, bits: bit, until: deadlineNs)
+                    while: seen, bits: bit, until: deadlineNs, mayRestart: true)
             }
             if slept == threadCancelled || slept == failure(EINTR) && !isStillThere {
                 return slept
@@ -132,6 +134,10 @@ extension Ref where Pointee == PosixFace {
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
         if slept == threadCancelled { return slept }
+        // The kernel's io_getevents is ended by each handler; the sleep on a futex is not.
+        if slept == failure(EINTR) && deadlineNs == .max && !CurrentThread.mayBeInterrupted {
+            return 0
+        }
         return slept == 0 && System.isPast(deadlineNs) ? failure(ETIMEDOUT) : slept
     }
 
@@ -209,8 +215,9 @@ extension Ref where Pointee == PosixFace {
         }
     }
 
-    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed. No
-    /// cancellation point: <aio.h> says that the function throws nothing.
+    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR after a handler without
+    /// SA_RESTART, or -EIO when one failed. No cancellation point: <aio.h> says that the function
+    /// throws nothing.
     func awaitAll(_ list: ListRef) -> Int {
         var result = 0
         it.engine.ensureKernelReaper()
@@ -218,7 +225,7 @@ extension Ref where Pointee == PosixFace {
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
             left > 1, result == 0
         {
-            let slept = list.it.references.wait(while: left, until: .max)
+            let slept = list.it.references.waitRestarting(while: left)
             if slept == failure(EINTR) && !isStillThere { return slept }
             if slept == failure(EINTR) { result = slept }
         }

@@ -133,7 +133,10 @@ import Testing
             for read in reads { #expect(read.read() == 0) }
             #expect(suspend(reads, milliseconds: 20) == failure(EAGAIN))
             #expect(suspend(reads, milliseconds: 0) == failure(EAGAIN))
-            signal(SIGUSR1) { _ in }
+            // Without SA_RESTART, which signal() would set.
+            var action = sigaction()
+            action.__sigaction_handler.sa_handler = { _ in }
+            sigaction(SIGUSR1, &action, nil)
             // The threads of a concurrent program block signals.
             var set = sigset_t()
             sigemptyset(&set)

@@ -9,6 +9,7 @@
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -243,6 +244,55 @@ static void a_file_that_cannot_be_looked_at_can_be_polled(void) {
     reap(context, 1, &event);
     expect(event.res & POLLIN, POLLIN);
     must(io_destroy(context), 0);
+}
+
+// ---- I/O priorities ------------------------------------------------------------------------
+
+static void read_cold_blocks(io_context_t context, int fd) {
+    char *buffer = aligned(BLOCK);
+    struct iocb request;
+    make_cold(fd);
+    for (int block = 0; block < 64; block++) {
+        io_prep_pread(&request, fd, buffer, BLOCK, block * 32l * BLOCK);
+        must(run_one(context, &request), BLOCK);
+    }
+}
+
+// As of a service that is started in it, and then runs as another user.
+static void a_real_time_class_that_was_inherited_fails_no_request(void) {
+    if (geteuid() != 0)
+        skip_case("only root may give itself the real-time class");
+    int fd = patterned_file("file", 1, 64 * 32 * BLOCK);
+    must((int)syscall(SYS_ioprio_set, 1, 0, 1 << 13 | 4), 0);
+    become_nobody();
+    read_cold_blocks(new_context(8), fd);
+}
+
+static int thread_named(const char *name) {
+    int found = 0;
+    for (int id = getpid() + 1; id < getpid() + 4096 && !found; id++) {
+        char path[64], text[32] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%d/comm", id);
+        FILE *file = fopen(path, "r");
+        if (!file) continue;
+        if (fgets(text, sizeof text, file) && strncmp(text, name, strlen(name)) == 0) found = id;
+        fclose(file);
+    }
+    return found;
+}
+
+// Of a buffered read the disk sees the priority of the thread that makes it.
+static void the_daemon_has_the_class_of_what_it_reads(void) {
+    const char *engine = getenv("IOCTX_ENGINE");
+    if (engine && strcmp(engine, "threads") == 0)
+        skip_case("there a worker has it for the time of the read");
+    int fd = patterned_file("file", 1, 64 * 32 * BLOCK);
+    io_context_t context = used_context(8);
+    must(sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}), 0);
+    for (int round = 0; round < 4; round++) read_cold_blocks(context, fd);
+    int daemon = thread_named("aiod/0");
+    if (!daemon) skip_case("no daemon on io_uring");
+    expect(syscall(SYS_ioprio_get, 1, daemon) >> 13, 3);
 }
 
 static void locked_memory_stays_small(void) {
@@ -600,6 +650,8 @@ static const struct test_case cases[] = {
     CASE(no_memory_for_more_requests_is_enough),
     CASE(a_file_that_cannot_be_looked_at_answers_itself),
     CASE(a_file_that_cannot_be_looked_at_can_be_polled),
+    CASE(a_real_time_class_that_was_inherited_fails_no_request),
+    LAYER_CASE(the_daemon_has_the_class_of_what_it_reads, 0, "the kernel has no daemon"),
     CASE(locked_memory_stays_small),
     CASE(no_memory_may_be_locked),
     CASE(all_memory_to_come_may_be_locked),

@@ -543,6 +543,37 @@ static void one_direct_read_beside_who_wants_many(void) {
     who_wants_one_event_gets_it_beside_who_wants_many(true);
 }
 
+static atomic_bool is_over;
+
+static void *change_user(void *unused) {
+    while (!atomic_load(&is_over)) {
+        must(seteuid(geteuid()), 0);
+        usleep(50);
+    }
+    return unused;
+}
+
+// The C library has each thread take a signal of its own for that, of which a program without handlers
+// knows nothing.
+static void aio_suspend_is_not_ended_by_a_change_of_user(void) {
+    close(patterned_file("file", 6, 100 * BLOCK));
+    int fd = open_direct("file", O_RDONLY);
+    char *buffer = aligned(BLOCK);
+    pthread_t other;
+    start_thread(&other, change_user, NULL);
+    for (int number = 0; number < 2000; number++) {
+        struct aiocb block = {
+            .aio_fildes = fd, .aio_buf = buffer, .aio_nbytes = BLOCK,
+            .aio_offset = number % 100 * (long)BLOCK, .aio_sigevent.sigev_notify = SIGEV_NONE};
+        const struct aiocb *list[] = {&block};
+        must(aio_read(&block), 0);
+        must_that(aio_suspend(list, 1, NULL) == 0, "request %d: %s", number, strerror(errno));
+        must((long)aio_return(&block), BLOCK);
+    }
+    atomic_store(&is_over, true);
+    pthread_join(other, NULL);
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         CASE(who_sleeps_with_a_mask_before_the_first_request_gets_its_event),
@@ -563,6 +594,7 @@ int main(int argc, char **argv) {
         CASE(aio_write_leaves_the_programs_own_sigpipe),
         CASE(aio_suspend_sees_what_is_done_and_made_again),
         CASE(a_child_forked_by_a_notification_ends_with_its_thread),
+        CASE(aio_suspend_is_not_ended_by_a_change_of_user),
         CASE(one_cold_read_beside_who_wants_many),
         CASE(one_direct_read_beside_who_wants_many),
     };

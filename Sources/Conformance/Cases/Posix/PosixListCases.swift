@@ -154,6 +154,24 @@ enum PosixListCases {
         }.stands(
             "lio_listio(LIO_WAIT, 1) = -4 EINTR", "aio_error = -115 EINPROGRESS",
             "read pipe 3@0: 3, data 1a47e90b", "lio_listio(LIO_WAIT, 1) = 0"),
+        // Whoever takes such an end for that of the requests gives up buffers that are in use.
+        Case(posix: "posix/list/restarting-signal-while-it-waits") { s in
+            testbed_catch(SIGUSR1, SA_RESTART)
+            let pipe = try s.files.pipe()
+            let block = s.reading(pipe.reader, 3)
+            let main = pthread_self()
+            let other = Worker {
+                Clock.sleep(0.05)
+                pthread_kill(main, SIGUSR1)
+                seteuid(geteuid())
+                Clock.sleep(0.05)
+                Glibc.write(pipe.writer.descriptor, "abc", 3)
+            }
+            s.list(wait, [block])
+            other.join()
+            s.finish(block)
+            s.line("signals: \(testbed_caught())")
+        },
         Case(posix: "posix/list/individual-signals") { s in
             testbed_catch_values(40, 0)
             let file = try s.files.regular()
