@@ -71,8 +71,9 @@ public struct CurrentThread {
         if priority >> 13 == 0 {
             // Without a class of its own it has that of its scheduling: block/ioprio.c,
             // __get_task_ioprio, and include/linux/ioprio.h.
-            switch systemCall(Int32(SYS_sched_getscheduler), 0) {
-            case Int(SCHED_FIFO), Int(SCHED_RR): priority = 1 << 13 | 4
+            let policy = systemCall(Int32(SYS_sched_getscheduler), 0)
+            switch policy & ~Int(IOCTX_SCHED_RESET_ON_FORK) {
+            case Int(SCHED_FIFO), Int(SCHED_RR), Int(IOCTX_SCHED_DEADLINE): priority = 1 << 13 | 4
             case Int(IOCTX_SCHED_IDLE): priority = 3 << 13
             default: return 0
             }
@@ -202,10 +203,11 @@ public struct CurrentThread {
         }
     }
 
-    /// Whether some handler is installed without SA_RESTART, and so ends system calls that would
-    /// else sleep on. The C library's own two are not asked about.
-    public static var mayBeInterrupted: Bool {
-        haveHandler(~(UInt64(3) << 31), without: 0x1000_0000)  // SA_RESTART
+    /// Whether some handler of the program's is installed, without SA_RESTART unless `restarting`
+    /// counts those, too.
+    public static func haveHandler(restarting: Bool) -> Bool {
+        // All but the C library's own two; SA_RESTART.
+        haveHandler(~(UInt64(3) << 31), without: restarting ? 0 : 0x1000_0000)
     }
 
     /// Whether a handler is installed for one of the signals of a mask, without those flags.

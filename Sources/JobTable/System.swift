@@ -202,19 +202,6 @@ extension Atomic<UInt32> {
         }
     }
 
-    /// Sleeps while the word is `expected`. 0 when woken, -EAGAIN, or -EINTR: after a handler that
-    /// was installed without SA_RESTART, and in a child that a handler has forked, which does not
-    /// have the word.
-    public borrowing func waitRestarting(while expected: UInt32) -> Int {
-        let result = unsafe withUnsafePointer(to: self) {
-            systemCall(
-                Int32(SYS_futex), Int(bitPattern: $0),
-                Int(FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG), Int(expected), 0, 0,
-                Int(UInt32.max))
-        }
-        return result == failure(EFAULT) ? failure(EINTR) : result
-    }
-
     /// FUTEX_WAKE: wakes at most so many who wait for this word.
     @inline(__always)
     public borrowing func wake(_ count: Int32 = Int32.max) {

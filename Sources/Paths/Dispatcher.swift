@@ -121,7 +121,7 @@ extension Ref where Pointee == EngineRecord {
             return runInline(request, &batch, FileFacts(), done: 0)
         }
         forgetHint(request.descriptor, unless: facts.kind)
-        if mayHaveDeferredWrites {
+        if mayHaveDeferredWrites && found >= 0 {
             if !awaitWrites(before: request, &batch, facts) { return .refused(failure(EAGAIN)) }
             let found = batch.submission.facts(of: request.descriptor, &facts)
             if found < 0 { return .refused(found) }

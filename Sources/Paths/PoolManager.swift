@@ -48,7 +48,7 @@ extension Ref where Pointee == Station {
         // A filter that came late refuses the call: files are tried by time.
         if count < 0 && count != failure(EINTR) {
             System.sleep(nanoseconds: 10_000_000)
-            serveWaiting { _ in true }
+            serveWaiting { it.files[$0.it.heldFile].it.waitingHead == $0.it.index }
             return 0
         }
         for position in 0..<max(count, 0) {
@@ -283,11 +283,11 @@ extension Ref where Pointee == Station {
         }
     }
 
-    /// Tries the files of waiting jobs of which `isWanted` says so.
+    /// Tries the files of those waiting jobs that are wanted, with all that wait for them.
     private func serveWaiting(_ isWanted: (JobRef) -> Bool) {
         it.table.forEachJob { job in
             if job.state == .waiting && job.it.station.load(ordering: .relaxed) == address
-                && isWanted(job) && job.it.heldFile != Job.none
+                && job.it.heldFile != Job.none && isWanted(job)
             {
                 serveReady(job.it.heldFile)
             }

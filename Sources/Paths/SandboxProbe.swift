@@ -123,6 +123,7 @@ enum SandboxProbe {
         _ = systemCall(Int32(SYS_sched_setscheduler), 0, Int(SCHED_OTHER), 0)
         _ = systemCall(Int32(SYS_ioprio_get), 1, 0)
         _ = systemCall(Int32(SYS_ioprio_set), 1, 0, 0)
+        _ = CurrentThread.mayBeRealTime
         return 0
     }
 }

@@ -111,10 +111,10 @@ extension Ref where Pointee == Station {
     }
 
     /// A buffered read reaches the disk with the I/O priority of whoever makes it, which is this
-    /// thread, and not with its own (block/bio.c, bio_set_ioprio). What is on the ring already is
-    /// made with that of those before.
+    /// thread or one of the kernel's for it, and not with its own (block/bio.c, bio_set_ioprio);
+    /// what has none takes it, too. What is on the ring already is begun with that of those before.
     private func takePriority(of job: JobRef) {
-        if job.it.ioPriority == it.uring.ioPriority || !job.it.isBuffered
+        if job.it.ioPriority == it.uring.ioPriority || job.awaitsReadiness
             || !it.engine.it.mayTuneThreads.load(ordering: .relaxed)
         {
             return
@@ -204,6 +204,13 @@ extension Ref where Pointee == Station {
         if state == .running {
             it.uring.threads.jobs &-= 1
             if job.it.isBuffered { it.readsRunning.wrappingSubtract(1, ordering: .relaxed) }
+        }
+        // The program may have given up its privileges meanwhile, and with it this daemon: then the
+        // best of those that everybody may have (block/ioprio.c, ioprio_check_cap).
+        if result == failure(EPERM) && job.it.ioPriority >> 13 == 1 {
+            job.it.ioPriority = 2 << 13
+            submit(job)
+            return
         }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }

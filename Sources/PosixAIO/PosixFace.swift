@@ -33,6 +33,10 @@ struct PosixFace: ~Copyable {
     /// Threads in aio_waitcomplete.
     let collectors = Atomic<UInt32>(0)
 
+    /// A handler without SA_RESTART has been seen, when the face was made or later: it may be gone
+    /// when the sleep that it has ended is looked at.
+    let endsSleeps = Atomic<Bool>(false)
+
     /// The bit of whoever waits for any request; sleepers of aio_suspend have the lower ones.
     static let collectorBit: UInt32 = 1 << 31
 
@@ -63,6 +67,8 @@ struct PosixFace: ~Copyable {
             to: PosixFace(
                 table: table, engine: engine, counters: table.it.counters,
                 done: done, lists: lists, notifier: notifier))
+        face.it.endsSleeps.store(
+            CurrentThread.haveHandler(restarting: false), ordering: .relaxed)
         table.it.posixHooks = FaceHooks(
             publish: { job in PosixFace.publish(job) }, wake: { _ in PosixFace.wake() })
         root.it.posixFace.store(face.address, ordering: .releasing)

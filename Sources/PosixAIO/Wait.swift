@@ -20,21 +20,20 @@ private let threadCancelled = -Int(IOCTX_THREAD_CANCELLED)
 
 extension Atomic<UInt32> {
     /// Sleeps while the word is `expected`, until woken with one of these bits, as a cancellation
-    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. `mayRestart`: without a deadline
-    /// as `waitRestarting`.
+    /// point. 0, -EAGAIN, -EINTR, -ETIMEDOUT or `threadCancelled`. Always with a deadline: see
+    /// `wait`, and a child that a handler has forked must not sleep on.
     fileprivate borrowing func cancellableWait(
-        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64, mayRestart: Bool = false
+        while expected: UInt32, bits: UInt32, until deadlineNs: UInt64
     ) -> Int {
         var deadline = timespec(nanoseconds: deadlineNs)
-        let result = unsafe withUnsafePointer(to: self) { word in
+        return unsafe withUnsafePointer(to: self) { word in
             unsafe withUnsafeMutablePointer(to: &deadline) {
                 unsafe Int(
                     ioctx_cancellable_wait(
                         UnsafeRawPointer(word).assumingMemoryBound(to: UInt32.self), expected,
-                        bits, mayRestart && deadlineNs == .max ? nil : $0))
+                        bits, $0))
             }
         }
-        return result == failure(EFAULT) ? failure(EINTR) : result
     }
 }
 
@@ -52,8 +51,7 @@ func deadline(_ timeout: UInt) -> UInt64? {
 
 extension Ref where Pointee == PosixFace {
     /// aio_suspend: 0 when one of the requests is done and has been notified of, or -EAGAIN or
-    /// -EINTR. As in the C library a handler with SA_RESTART does not end a sleep without a
-    /// time-out; nor may the signals by which the C library has all threads change their user.
+    /// -EINTR.
     func suspend(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
         let result = awaitOne(blocks, count, until: deadlineNs)
         if result != 0 { return result }
@@ -78,6 +76,18 @@ extension Ref where Pointee == PosixFace {
         }
         // Some microseconds; a bound, for whoever sends it may have lost the processor.
         for _ in 0..<1000 where job(of: block) != nil { System.sleep(nanoseconds: 10_000) }
+    }
+
+    /// Whether a sleep that a signal has ended is one that ends for the program. As in the C
+    /// library, whose sleeps go on after SIGSTOP and after its own signals, by which all threads
+    /// change their user, and without a time-out after a handler with SA_RESTART. Which it was
+    /// nobody tells: some handler that ends sleeps is enough.
+    private func isInterrupted(until deadlineNs: UInt64) -> Bool {
+        if CurrentThread.haveHandler(restarting: false) {
+            it.endsSleeps.store(true, ordering: .relaxed)
+        }
+        return it.endsSleeps.load(ordering: .relaxed)
+            || deadlineNs != .max && CurrentThread.haveHandler(restarting: true)
     }
 
     private func awaitOne(_ blocks: UInt, _ count: Int, until deadlineNs: UInt64) -> Int {
@@ -110,13 +120,13 @@ extension Ref where Pointee == PosixFace {
                 it.engine.ensureKernelReaper()
                 it.engine.nudge()
                 slept = it.changes.cancellableWait(
-                    while: seen, bits: bit, until: deadlineNs, mayRestart: true)
+                    while: seen, bits: bit, until: deadlineNs)
             }
             if slept == threadCancelled || slept == failure(EINTR) && !isStillThere {
                 return slept
             }
             // Whether that was the very request is looked at once more.
-            if slept == failure(EINTR) { reason = failure(EINTR) }
+            if slept == failure(EINTR) && isInterrupted(until: deadlineNs) { reason = slept }
             if slept == failure(ETIMEDOUT) { reason = failure(EAGAIN) }
         }
     }
@@ -134,10 +144,6 @@ extension Ref where Pointee == PosixFace {
         if slept == failure(EINTR) && !isStillThere { return slept }
         mayWatch = withSignalsBlocked { watch.end() } > 0
         if slept == threadCancelled { return slept }
-        // The kernel's io_getevents is ended by each handler; the sleep on a futex is not.
-        if slept == failure(EINTR) && deadlineNs == .max && !CurrentThread.mayBeInterrupted {
-            return 0
-        }
         return slept == 0 && System.isPast(deadlineNs) ? failure(ETIMEDOUT) : slept
     }
 
@@ -215,9 +221,8 @@ extension Ref where Pointee == PosixFace {
         }
     }
 
-    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR after a handler without
-    /// SA_RESTART, or -EIO when one failed. No cancellation point: <aio.h> says that the function
-    /// throws nothing.
+    /// LIO_WAIT: until all requests of the list are done. 0, -EINTR, or -EIO when one failed. No
+    /// cancellation point: <aio.h> says that the function throws nothing.
     func awaitAll(_ list: ListRef) -> Int {
         var result = 0
         it.engine.ensureKernelReaper()
@@ -225,9 +230,9 @@ extension Ref where Pointee == PosixFace {
         while case let left = list.it.references.load(ordering: .sequentiallyConsistent),
             left > 1, result == 0
         {
-            let slept = list.it.references.waitRestarting(while: left)
+            let slept = list.it.references.wait(while: left, until: .max)
             if slept == failure(EINTR) && !isStillThere { return slept }
-            if slept == failure(EINTR) { result = slept }
+            if slept == failure(EINTR) && isInterrupted(until: .max) { result = slept }
         }
         if result == 0 && list.it.failures.load(ordering: .relaxed) > 0 {
             result = failure(EIO)

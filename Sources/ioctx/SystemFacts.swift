@@ -240,8 +240,8 @@ extension SystemFacts {
                 return made < 0
                     ? made
                     : withUnsafeMutablePointer(to: &program) {
-                        // SECCOMP_SET_MODE_FILTER
-                        ioctx_syscall(Int(SYS_seccomp), 1, 0, Int(bitPattern: $0), 0, 0, 0)
+                        // SECCOMP_SET_MODE_FILTER, with the library's flags: TSYNC and SPEC_ALLOW.
+                        ioctx_syscall(Int(SYS_seccomp), 1, 5, Int(bitPattern: $0), 0, 0, 0)
                     }
             }
             memory!.assumingMemoryBound(to: Found.self).pointee.errno =

@@ -95,6 +95,8 @@ enum { IOCTX_O_DIRECT = 040000, IOCTX_O_LARGEFILE = 0100000 };
 
 enum {
     IOCTX_SCHED_IDLE = 5,
+    IOCTX_SCHED_DEADLINE = 6,
+    IOCTX_SCHED_RESET_ON_FORK = 0x40000000,
     IOCTX_O_PATH = 010000000,
     IOCTX_RWF_HIPRI = 0x01,
     IOCTX_RWF_DSYNC = 0x02,
@@ -213,10 +215,7 @@ int ioctx_run_in_child(void (*body)(void *), void *argument);
 
 enum { IOCTX_THREAD_CANCELLED = 4000 };
 
-/*
- * FUTEX_WAIT_BITSET until `deadline` (struct timespec, monotonic): 0 or a negated errno. Without one, NULL, a
- * handler that was installed with SA_RESTART does not end it.
- */
+/* FUTEX_WAIT_BITSET until `deadline` (struct timespec, monotonic): 0 or a negated errno. */
 int ioctx_cancellable_wait(const uint32_t *word, uint32_t expected, uint32_t bits, const void *deadline);
 
 /*
