@@ -52,10 +52,11 @@ public enum Memory {
         (bytes &+ pageBytes &- 1) & ~(pageBytes &- 1)
     }
 
-    /// Private zeroed memory, or a file's pages, that a forked child does not get. 0 when there is
-    /// none to be had.
+    /// Private zeroed memory, or a file's pages, that a forked child does not get: `inChild` says
+    /// so, an advice of madvise(2). 0 when there is none to be had.
     public static func map(
-        bytes: Int, protection: Int32, shared: Bool = false, file: Int32 = -1
+        bytes: Int, protection: Int32, shared: Bool = false, file: Int32 = -1,
+        inChild: Int32 = Int32(MADV_DONTFORK)
     ) -> UInt {
         let flags =
             (shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE) | (file < 0 ? MAP_ANONYMOUS : 0)
@@ -64,7 +65,7 @@ public enum Memory {
             if address == failure(EAGAIN) { countsAsLocked.store(true, ordering: .relaxed) }
             return 0
         }
-        _ = systemCall(Int32(SYS_madvise), address, bytes, Int(MADV_DONTFORK))
+        _ = systemCall(Int32(SYS_madvise), address, bytes, Int(inChild))
         return UInt(bitPattern: address)
     }
 
@@ -121,11 +122,15 @@ public enum Memory {
         return made == failure(EINVAL) ? create(Int32(IOCTX_MFD_CLOEXEC)) : made
     }
 
-    /// A single zeroed record; nil when memory is exhausted.
-    public static func record<T: ~Copyable>(_ type: T.Type) -> Ref<T>? {
+    /// A single zeroed record; nil when memory is exhausted. With `unique` a forked child never has
+    /// one of its own at the same address, for it has zeros there.
+    public static func record<T: ~Copyable>(
+        _ type: T.Type, unique: Bool = false
+    ) -> Ref<T>? {
         Ref(
             address: map(
-                bytes: roundUpToPage(MemoryLayout<T>.size), protection: PROT_READ | PROT_WRITE))
+                bytes: roundUpToPage(MemoryLayout<T>.size), protection: PROT_READ | PROT_WRITE,
+                inChild: unique ? Int32(IOCTX_MADV_WIPEONFORK) : Int32(MADV_DONTFORK)))
     }
 
     /// True for an address that no user-space buffer can have: NULL, or the kernel's half.

@@ -2,8 +2,8 @@
 //
 // The root is a page that the kernel wipes in a forked child (MADV_WIPEONFORK), however the fork
 // was made: the child finds no table, no contexts and free locks, and may start afresh. All that
-// the root points to is mapped MADV_DONTFORK, so the child does not even have the memory. vfork
-// and CLONE_VM children share both.
+// the root points to is mapped MADV_DONTFORK, so the child does not even have the memory, or is
+// wiped as well. vfork and CLONE_VM children share both.
 //
 // Nothing exists before the first io_setup or aio_read of the process.
 

@@ -54,7 +54,7 @@ struct LinuxFace: ~Copyable {
             let engine = EngineRecord.createLocked(in: root, table: table),
             let heads = Records<Atomic<UInt32>>(count: buckets),
             let contexts = Reserve<Context>(capacity: 1 << 17), let arena = RingArena(),
-            let face = Memory.record(LinuxFace.self)
+            let face = Memory.record(LinuxFace.self, unique: true)
         else { return nil }
         unsafe face.pointer.initialize(
             to: LinuxFace(

@@ -61,7 +61,7 @@ struct PosixFace: ~Copyable {
         guard let table = JobTable.createLocked(in: root),
             let engine = EngineRecord.createLocked(in: root, table: table),
             let done = DoneQueue(), let lists = Lists(), let notifier = NotifierThreads(),
-            let face = Memory.record(PosixFace.self)
+            let face = Memory.record(PosixFace.self, unique: true)
         else { return nil }
         unsafe face.pointer.initialize(
             to: PosixFace(

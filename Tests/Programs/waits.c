@@ -110,6 +110,55 @@ static void a_child_forked_by_a_handler_returns_from_aio_suspend(void) {
     expect(aio_return(&block), 1);
 }
 
+// The child may have made requests of its own before it returns there.
+static void fork_and_use_aio(int signal) {
+    static char data[BLOCK];
+    struct aiocb block = {
+        .aio_fildes = open(temp_path("file"), O_RDONLY), .aio_buf = data, .aio_nbytes = BLOCK,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    const struct aiocb *list[] = {&block};
+    struct iocb request;
+    (void)signal;
+    forked_child = fork();
+    if (forked_child != 0) return;
+    must(aio_read(&block), 0);
+    must(aio_suspend(list, 1, NULL), 0);
+    io_prep_pread(&request, block.aio_fildes, data, BLOCK, 0);
+    must(run_one(new_context(8), &request), BLOCK);
+}
+
+static void fork_and_use_aio_soon(void) {
+    struct sigaction action = {.sa_handler = fork_and_use_aio};
+    struct itimerval soon = {.it_value = {0, 100000}};
+    sigaction(SIGALRM, &action, NULL);
+    must(setitimer(ITIMER_REAL, &soon, NULL), 0);
+}
+
+static void a_child_that_has_requests_of_its_own_returns_from_io_getevents(void) {
+    struct io_event event;
+    close(patterned_file("file", 1, BLOCK));
+    context = new_context(16);
+    fork_and_use_aio_soon();
+    expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
+}
+
+static void a_child_that_has_requests_of_its_own_returns_from_lio_listio(void) {
+    int ends[2];
+    char byte;
+    must(pipe(ends), 0);
+    close(patterned_file("file", 1, BLOCK));
+    struct aiocb block = {
+        .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    struct aiocb *list[] = {&block};
+    fork_and_use_aio_soon();
+    long result = lio_listio(LIO_WAIT, list, 1, NULL);
+    expect_that_both_were_interrupted(result < 0 ? -errno : result);
+    must(write(ends[1], "x", 1), 1);
+    while (aio_error(&block) == EINPROGRESS) sleep_ms(1);
+    expect(aio_return(&block), 1);
+}
+
 // ---- aio_suspend and aio_fsync -------------------------------------------------------------
 
 static struct aiocb sync_block;
@@ -582,6 +631,9 @@ int main(int argc, char **argv) {
         CASE(a_child_forked_by_a_handler_returns_from_io_pgetevents),
         CASE(a_child_forked_by_a_handler_returns_from_the_kernels_wait),
         CASE(a_child_forked_by_a_handler_returns_from_aio_suspend),
+        CASE(a_child_that_has_requests_of_its_own_returns_from_io_getevents),
+        LAYER_CASE(a_child_that_has_requests_of_its_own_returns_from_lio_listio, 0,
+            "the C library has no threads in such a child"),
         CASE(a_waiter_needs_no_other_waiter),
         CASE(a_handler_may_find_done_what_its_thread_sleeps_for),
         CASE(an_fsync_without_a_daemon_is_not_done_before_the_write),
