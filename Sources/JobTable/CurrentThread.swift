@@ -203,8 +203,8 @@ public struct CurrentThread {
         }
     }
 
-    /// Whether some handler of the program's is installed, without SA_RESTART unless `restarting`
-    /// counts those, too.
+    /// Whether the program has a handler installed, for any signal. Those with SA_RESTART count
+    /// only with `restarting`.
     public static func haveHandler(restarting: Bool) -> Bool {
         // All but the C library's own two; SA_RESTART.
         haveHandler(~(UInt64(3) << 31), without: restarting ? 0 : 0x1000_0000)

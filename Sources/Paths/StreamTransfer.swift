@@ -28,8 +28,7 @@ enum StreamTransfer {
 
     private static func isPipe(_ descriptor: Int32) -> Bool {
         var status = FileStatus()
-        return status.look(at: descriptor) == 0
-            && status.type == FileType.pipe
+        return status.look(at: descriptor) == 0 && status.type == FileType.pipe
     }
 
     /// Some of these files have positions and some do not; the kernel's AIO ignores the offset

@@ -205,13 +205,6 @@ extension Ref where Pointee == Station {
             it.uring.threads.jobs &-= 1
             if job.it.isBuffered { it.readsRunning.wrappingSubtract(1, ordering: .relaxed) }
         }
-        // The program may have given up its privileges meanwhile, and with it this daemon: then the
-        // best of those that everybody may have (block/ioprio.c, ioprio_check_cap).
-        if result == failure(EPERM) && job.it.ioPriority >> 13 == 1 {
-            job.it.ioPriority = 2 << 13
-            submit(job)
-            return
-        }
         if mustContinue(job, result) {
             if result > 0 { it.table.advance(job, by: result) }
             if state == .waiting { _ = job.transition(from: .waiting, to: .running) }
@@ -232,13 +225,22 @@ extension Ref where Pointee == Station {
 
     /// True when the kernel's own read or write would have gone on: a buffered transfer on a file
     /// ends early only at the end of the file, and a blocking write on a pipe or socket not at
-    /// all. An interruption is ours, not the program's.
+    /// all. An interruption is ours, not the program's; so is the refusal of a priority.
     private func mustContinue(_ job: JobRef, _ result: Int) -> Bool {
         guard job.it.operation == .read || job.it.operation == .write else { return false }
         if job.it.cancelRequested.load(ordering: .acquiring) { return false }
-        if result == failure(EINTR) { return true }
+        if result == failure(EINTR) || lowerPriority(of: job, after: result) { return true }
         if result <= 0 || result >= job.it.length { return false }
         return job.it.isStream ? job.it.operation == .write : job.it.isBuffered
+    }
+
+    /// The program may have given up its privileges since the request was made, and with it this
+    /// daemon: then the best of the priorities that everybody may have (block/ioprio.c,
+    /// ioprio_check_cap). True when that is to be tried.
+    private func lowerPriority(of job: JobRef, after result: Int) -> Bool {
+        if result != failure(EPERM) || job.it.ioPriority >> 13 != 1 { return false }
+        job.it.ioPriority = 2 << 13
+        return true
     }
 
     func publish(
