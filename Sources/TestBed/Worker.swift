@@ -23,6 +23,21 @@ public final class Worker {
             }, argument)
     }
 
+    /// Sends the thread that calls this a signal after so many seconds, and does the rest after as
+    /// many again.
+    public static func interrupting(
+        _ signal: Int32 = SIGUSR1, after seconds: Double = 0.05, then rest: (() -> Void)? = nil
+    ) -> Worker {
+        let caller = pthread_self()
+        return Worker {
+            Clock.sleep(seconds)
+            pthread_kill(caller, signal)
+            guard let rest else { return }
+            Clock.sleep(seconds)
+            rest()
+        }
+    }
+
     /// False when the thread is still at work after `seconds`.
     @discardableResult
     public func join(seconds: Double = 5) -> Bool {

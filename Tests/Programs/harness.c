@@ -555,12 +555,14 @@ static void fork_here(int signal) {
     forked_child = fork();
 }
 
-void fork_in_handler_after(int microseconds) {
-    struct sigaction action = {.sa_handler = fork_here};
+void handle_alarm_after(int microseconds, void (*handler)(int)) {
+    struct sigaction action = {.sa_handler = handler};
     struct itimerval soon = {.it_value = {0, microseconds}};
     sigaction(SIGALRM, &action, NULL);
     must(setitimer(ITIMER_REAL, &soon, NULL), 0);
 }
+
+void fork_in_handler_after(int microseconds) { handle_alarm_after(microseconds, fork_here); }
 
 uint64_t next_random(uint64_t *state) {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
@@ -598,7 +600,8 @@ void need_descriptors(int count) {
         skip_case("%d descriptors are needed, the limit is %lu", count, (long)limit.rlim_max);
 }
 
-int threads_named(const char *prefix) {
+// How many there are; `*last` becomes the number of one of them.
+static int look_for_threads(const char *prefix, int *last) {
     DIR *tasks = opendir("/proc/self/task");
     must_that(tasks != NULL, "cannot read /proc/self/task");
     int count = 0;
@@ -610,10 +613,23 @@ int threads_named(const char *prefix) {
         FILE *file = fopen(path, "r");
         if (!file)
             continue;
-        if (fgets(name, sizeof name, file) && strncmp(name, prefix, strlen(prefix)) == 0)
+        if (fgets(name, sizeof name, file) && strncmp(name, prefix, strlen(prefix)) == 0) {
             count++;
+            *last = atoi(entry->d_name);
+        }
         fclose(file);
     }
     closedir(tasks);
     return count;
+}
+
+int threads_named(const char *prefix) {
+    int last;
+    return look_for_threads(prefix, &last);
+}
+
+int thread_named(const char *prefix) {
+    int last = 0;
+    look_for_threads(prefix, &last);
+    return last;
 }

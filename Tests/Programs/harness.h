@@ -158,7 +158,10 @@ double processor_seconds(void);  // of all threads of the process
 uint64_t next_random(uint64_t *state);
 bool readable(int fd);
 
-// Has a handler fork after so many microseconds. In it and its child, `forked_child` is what fork() answered.
+// Has a handler of SIGALRM, without SA_RESTART, called once after so many microseconds.
+void handle_alarm_after(int microseconds, void (*handler)(int));
+
+// Has such a handler fork. In it and its child, `forked_child` is what fork() answered.
 extern pid_t forked_child;
 void fork_in_handler_after(int microseconds);
 
@@ -173,6 +176,9 @@ void need_descriptors(int count);
 
 // Number of this process's threads whose name begins with `prefix`.
 int threads_named(const char *prefix);
+
+// The number of one of them, or 0.
+int thread_named(const char *prefix);
 
 #define KERNEL_HALF ((void *)0xffff800000000000ul)
 

@@ -160,12 +160,23 @@ static void no_thread_can_be_started(void) {
     use_files(fd);
 }
 
+// Of address space, and of memory.
+struct pages {
+    unsigned long mapped, resident;
+};
+
+static struct pages own_pages(void) {
+    struct pages own = {0, 0};
+    FILE *file = fopen("/proc/self/statm", "r");
+    must_that(file && fscanf(file, "%lu %lu", &own.mapped, &own.resident) == 2,
+        "cannot read /proc/self/statm");
+    fclose(file);
+    return own;
+}
+
 static void little_memory_is_enough(void) {
     int fd = patterned_file("file", 1, 64 * BLOCK);
-    unsigned long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    must_that(file && fscanf(file, "%lu", &pages) == 1, "cannot read /proc/self/statm");
-    set_limit(RLIMIT_AS, pages * 4096 + (256ul << 20));
+    set_limit(RLIMIT_AS, own_pages().mapped * 4096 + (256ul << 20));
     use_files(fd);
 }
 
@@ -280,19 +291,6 @@ static bool have_ring(void) {
     return false;
 }
 
-static int thread_named(const char *name) {
-    int found = 0;
-    for (int id = getpid() + 1; id < getpid() + 4096 && !found; id++) {
-        char path[64], text[32] = "";
-        snprintf(path, sizeof path, "/proc/self/task/%d/comm", id);
-        FILE *file = fopen(path, "r");
-        if (!file) continue;
-        if (fgets(text, sizeof text, file) && strncmp(text, name, strlen(name)) == 0) found = id;
-        fclose(file);
-    }
-    return found;
-}
-
 // Of a buffered read the disk sees the priority of the thread that makes it.
 static void the_daemon_has_the_class_of_what_it_reads(void) {
     int fd = patterned_file("file", 1, 64 * 32 * BLOCK);
@@ -316,9 +314,7 @@ static void locked_memory_stays_small(void) {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
         skip_case("mlockall: %s", strerror(errno));
     use_files(fd);
-    unsigned long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    must_that(file && fscanf(file, "%lu %lu", &pages, &resident) == 2, "cannot read /proc/self/statm");
+    unsigned long resident = own_pages().resident;
     expect_that(resident < 1ul << 16, "%lu MiB are resident", resident >> 8);
 }
 
@@ -407,14 +403,6 @@ static void address_space_is_left(void) {
 
 static void nothing(union sigval value) { (void)value; }
 
-static unsigned long mapped_pages(void) {
-    unsigned long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    must_that(file && fscanf(file, "%lu", &pages) == 1, "cannot read /proc/self/statm");
-    fclose(file);
-    return pages;
-}
-
 // A server without memory tries again and again, and has other uses for its address space. Room for a part
 // of what is needed, each time more of it.
 static void set_ups_that_fail_leave_nothing(void) {
@@ -425,15 +413,15 @@ static void set_ups_that_fail_leave_nothing(void) {
     int fails = 0;
     for (rlim_t room = 8; room <= 1024; room += room / 4) {
         unsigned long before = 0, after = 0;
-        limit.rlim_cur = (mapped_pages() + room) * BLOCK;
+        limit.rlim_cur = (own_pages().mapped + room) * BLOCK;
         must(setrlimit(RLIMIT_AS, &limit), 0);
         for (int i = 0; i < 20; i++) {
             io_context_t context = NULL;
             if (io_setup(8, &context) == 0 || (aio_read(&block) < 0 && errno != EAGAIN)) goto made;
             fails++;
-            if (i == 0) before = mapped_pages();
+            if (i == 0) before = own_pages().mapped;
         }
-        after = mapped_pages();
+        after = own_pages().mapped;
         expect_that(after <= before, "%lu pages became %lu", before, after);
     }
 made:

@@ -127,18 +127,11 @@ static void fork_and_use_aio(int signal) {
     must(run_one(new_context(8), &request), BLOCK);
 }
 
-static void fork_and_use_aio_soon(void) {
-    struct sigaction action = {.sa_handler = fork_and_use_aio};
-    struct itimerval soon = {.it_value = {0, 100000}};
-    sigaction(SIGALRM, &action, NULL);
-    must(setitimer(ITIMER_REAL, &soon, NULL), 0);
-}
-
 static void a_child_that_has_requests_of_its_own_returns_from_io_getevents(void) {
     struct io_event event;
     close(patterned_file("file", 1, BLOCK));
     context = new_context(16);
-    fork_and_use_aio_soon();
+    handle_alarm_after(100000, fork_and_use_aio);
     expect_that_both_were_interrupted(io_getevents(context, 1, 1, &event, NULL));
 }
 
@@ -151,7 +144,7 @@ static void a_child_that_has_requests_of_its_own_returns_from_lio_listio(void) {
         .aio_fildes = ends[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ,
         .aio_sigevent.sigev_notify = SIGEV_NONE};
     struct aiocb *list[] = {&block};
-    fork_and_use_aio_soon();
+    handle_alarm_after(100000, fork_and_use_aio);
     long result = lio_listio(LIO_WAIT, list, 1, NULL);
     expect_that_both_were_interrupted(result < 0 ? -errno : result);
     must(write(ends[1], "x", 1), 1);

@@ -336,11 +336,7 @@ enum FileCases {
             testbed_catch(SIGUSR1, 0)
             let context = s.setup()
             let pipe = try s.pipe()
-            let me = pthread_self()
-            let sender = Worker {
-                Clock.sleep(0.15)
-                pthread_kill(me, SIGUSR1)
-                Clock.sleep(0.1)
+            let sender = Worker.interrupting(after: 0.15) {
                 write(pipe.writer.descriptor, "late", 4)
             }
             let request = s.pread(pipe.reader, 10)

@@ -236,15 +236,9 @@ enum WaitCases {
     /// Calls io_getevents in this thread while another sends it a signal after a while.
     private static func interrupted(
         _ s: Scene, _ context: UInt, least: Int = 1, most: Int = 8, seconds: Double? = nil,
-        signal: Int32 = SIGUSR1, then: @escaping () -> Void = {}
+        signal: Int32 = SIGUSR1, then: (() -> Void)? = nil
     ) {
-        let me = pthread_self()
-        let other = Worker {
-            Clock.sleep(0.1)
-            pthread_kill(me, signal)
-            Clock.sleep(0.1)
-            then()
-        }
+        let other = Worker.interrupting(signal, after: 0.1, then: then)
         s.getevents(context, least, most, seconds: seconds)
         other.join()
         s.line("signals caught: \(testbed_caught())")
@@ -424,11 +418,7 @@ enum WaitCases {
         Case("mask/holds-a-signal-back") { s in
             testbed_catch(SIGUSR1, 0)
             let context = s.setup()
-            let me = pthread_self()
-            let sender = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(me, SIGUSR1)
-            }
+            let sender = Worker.interrupting()
             pgetevents(s, context, least: 1, seconds: 0.2, blocked: [SIGUSR1])
             sender.join()
             s.line("signals caught: \(testbed_caught())")
@@ -437,11 +427,7 @@ enum WaitCases {
             testbed_catch(SIGUSR1, 0)
             block(SIGUSR1)
             let context = s.setup()
-            let me = pthread_self()
-            let sender = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(me, SIGUSR1)
-            }
+            let sender = Worker.interrupting()
             pgetevents(s, context, least: 1, seconds: 2, blocked: [])
             sender.join()
         },

@@ -78,11 +78,7 @@ enum PosixFreeBSDCases {
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             _ = s.start(block)
-            let main = pthread_self()
-            let killer = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
-            }
+            let killer = Worker.interrupting()
             try s.collect([block], seconds: nil)
             killer.join()
         }.stands("aio_waitcomplete: none: -4 EINTR"),

@@ -139,11 +139,7 @@ enum PosixListCases {
             testbed_catch(SIGUSR1, 0)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 3)
-            let main = pthread_self()
-            let killer = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
-            }
+            let killer = Worker.interrupting()
             s.list(wait, [block])
             killer.join()
             s.error(block)
@@ -159,10 +155,7 @@ enum PosixListCases {
             testbed_catch(SIGUSR1, SA_RESTART)
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 3)
-            let main = pthread_self()
-            let other = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
+            let other = Worker.interrupting {
                 seteuid(geteuid())
                 Clock.sleep(0.05)
                 Glibc.write(pipe.writer.descriptor, "abc", 3)

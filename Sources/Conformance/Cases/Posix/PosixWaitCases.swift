@@ -136,11 +136,7 @@ enum PosixWaitCases {
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
-            let main = pthread_self()
-            let killer = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
-            }
+            let killer = Worker.interrupting()
             s.suspend([block])
             killer.join()
             s.error(block)
@@ -151,11 +147,7 @@ enum PosixWaitCases {
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
-            let main = pthread_self()
-            let killer = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
-            }
+            let killer = Worker.interrupting()
             s.suspend([block], seconds: 5)
             killer.join()
         },
@@ -164,11 +156,7 @@ enum PosixWaitCases {
             let pipe = try s.files.pipe()
             let block = s.reading(pipe.reader, 10)
             s.submit(block)
-            let main = pthread_self()
-            let killer = Worker {
-                Clock.sleep(0.05)
-                pthread_kill(main, SIGUSR1)
-                Clock.sleep(0.05)
+            let killer = Worker.interrupting {
                 Glibc.write(pipe.writer.descriptor, "0123456789", 10)
             }
             s.suspend([block])
