@@ -172,13 +172,13 @@ extension Ref where Pointee == LinuxFace {
         return count
     }
 
-    /// Reaps in user space what is there, and in the kernel otherwise.
-    func reapAdopted(_ reaping: Reaping) -> Int {
+    /// Reaps in user space what is there, and in the kernel otherwise, by the program's time-out.
+    /// The context is pinned and its lock held, and given back.
+    func reapAdoptedLocked(_ reaping: Reaping) -> Int {
         let context = reaping.context
         let address = context.it.address.load(ordering: .relaxed)
-        context.it.lock.lock()
         if reaping.sigmask == 0 && !it.memory.isStrict && reaping.minimum >= 0
-            && reaping.maximum >= max(reaping.minimum, 1), mayTakeLocked(context)
+            && reaping.maximum >= max(reaping.minimum, 1) && mayTakeLocked(context)
         {
             let taken = takeFromKernelRing(
                 context, into: reaping.events, count: reaping.maximum, minimum: reaping.minimum)

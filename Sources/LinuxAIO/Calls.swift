@@ -83,7 +83,7 @@ public enum LinuxAIO {
         enter { nested in
             if minimum > 0 { CurrentThread().waitsOutsideOfHandlers() }
             if !nested, let face = LinuxFace.current, sigmask == 0, !Memory.isKernelHalf(timeout),
-                let taken = face.takeReady(context, minimum, maximum, events)
+                let taken = face.takeReady(context, minimum, maximum, events, timeout: timeout)
             {
                 return taken
             }

@@ -38,18 +38,11 @@ extension Ref where Pointee == LinuxFace {
         return System.monotonicNs() &+ UInt64(relative)
     }
 
-    /// The usual case of io_getevents: enough events are there, or none are wanted. Their number,
-    /// or nil where it takes a longer look.
+    /// The usual cases of io_getevents: enough events are there, or none are wanted, or the kernel
+    /// has to be asked. The result, or nil where it takes a longer look.
     @inline(__always)
-    func takeReady(_ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt) -> Int? {
-        guard let taken = takeAtOnce(address, minimum, maximum, events) else { return nil }
-        it.engine.startReads()
-        return taken
-    }
-
-    @inline(__always)
-    private func takeAtOnce(
-        _ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt
+    func takeReady(
+        _ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt, timeout: UInt
     ) -> Int? {
         // A negative minimum is, without its sign, greater than every maximum that is not.
         if maximum <= 0 || UInt(bitPattern: minimum) > UInt(bitPattern: maximum) || !it.isUsual
@@ -59,21 +52,40 @@ extension Ref where Pointee == LinuxFace {
         }
         guard let context = findUnpinned(address) else { return nil }
         context.it.lock.lock()
-        defer { context.it.lock.unlock() }
-        if context.isLocked(named: address) {
-            context.expectCalls()
-            let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
-            let isAll = context.it.overdue == 0 && context.it.kernelJobs == 0
-            if taken &+ Int(context.it.overdue) >= Context.plenty { context.expectReaping() }
-            return taken > 0 || minimum == 0 && isAll ? taken : nil
+        if !context.isLocked(named: address) {
+            return reapLocked(context, address, minimum, maximum, events, timeout: timeout)
         }
-        if !context.isAdopted || context.it.address.load(ordering: .relaxed) != address
-            || !mayTakeLocked(context)
+        context.expectCalls()
+        let taken = context.it.ring.take(into: events, count: maximum, minimum: minimum)
+        let isAll = context.it.overdue == 0 && context.it.kernelJobs == 0
+        if taken &+ Int(context.it.overdue) >= Context.plenty { context.expectReaping() }
+        context.it.lock.unlock()
+        if taken == 0 && (minimum > 0 || !isAll) { return nil }
+        it.engine.startReads()
+        return taken
+    }
+
+    /// The same of a record whose lock is held, and given back: that of an adopted context perhaps.
+    @inline(never)
+    private func reapLocked(
+        _ context: ContextRef, _ address: UInt, _ minimum: Int, _ maximum: Int, _ events: UInt,
+        timeout: UInt
+    ) -> Int? {
+        if !context.isAdopted || context.isDying
+            || context.it.address.load(ordering: .relaxed) != address
         {
+            context.it.lock.unlock()
             return nil
         }
-        let taken = takeFromKernelRing(context, into: events, count: maximum, minimum: minimum)
-        return taken > 0 || minimum == 0 ? taken : nil
+        // Before the lock is free again, which whoever frees the record takes.
+        context.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        rememberInThread(context)
+        let result = reapAdoptedLocked(
+            Reaping(
+                context: context, minimum: minimum, maximum: maximum, events: events,
+                deadlineNs: 0, sigmask: 0, timeout: timeout))
+        if isStillThere { unpin(context) }
+        return result
     }
 
     /// Reaps from a pinned context. The number of events, or a negated errno.
@@ -87,14 +99,8 @@ extension Ref where Pointee == LinuxFace {
         reaping.context.expectCalls()
         while true {
             let context = reaping.context
-            if context.isAdopted { return reapAdopted(reaping) }
             context.it.lock.lock()
-            // It may have become the kernel's while this thread waited for the lock: nobody would
-            // wake it.
-            if context.isAdopted {
-                context.it.lock.unlock()
-                continue
-            }
+            if context.isAdopted { return reapAdoptedLocked(reaping) }
             if context.isDying {
                 context.it.lock.unlock()
                 return reaping.taken > 0 ? reaping.taken : failure(EINVAL)
