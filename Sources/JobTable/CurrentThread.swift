@@ -161,9 +161,10 @@ public struct CurrentThread {
 
     /// Blocks signals until the outermost open call ends, as the kernel delivers none while a call
     /// of its own waits for a disk. A handler that ran sooner might fork, and its child would
-    /// return into a call that knows memory which the child does not have.
+    /// return into a call that knows memory which the child does not have. Who has blocked them
+    /// already ends that himself.
     func blockUntilLeaving() {
-        if unsafe record.pointee.is_blocked || record.pointee.calls == 0 { return }
+        if unsafe record.pointee.blockers != 0 || record.pointee.calls == 0 { return }
         unsafe record.pointee.mask_before = blockSignals()
         unsafe record.pointee.is_blocked = true
     }
@@ -178,7 +179,7 @@ public struct CurrentThread {
     /// Takes the signals that are blocked now for those that are outside of handlers. For calls
     /// that handlers do not make, as a rule.
     public func noteUsualMask() {
-        unsafe record.pointee.usual_mask = Self.mask
+        unsafe record.pointee.usual_mask = programMask
         unsafe record.pointee.is_mask_known = true
     }
 
@@ -186,9 +187,10 @@ public struct CurrentThread {
     /// in that handler, which may have interrupted anything: pthread_create allocates, and would
     /// wait for the malloc that it interrupted. In a thread of which nothing was noted, it is now.
     public var mayBeInHandler: Bool {
-        if unsafe record.pointee.blockers != 0 { return false }
+        // A call of POSIX AIO that blocks them makes requests, as handlers may not.
+        if unsafe record.pointee.blockers != 0 && !record.pointee.is_blocked { return false }
         if unsafe !record.pointee.is_mask_known { noteUsualMask() }
-        let isLikely = unsafe Self.haveHandler(Self.mask & ~record.pointee.usual_mask)
+        let isLikely = unsafe Self.haveHandler(programMask & ~record.pointee.usual_mask)
         if isLikely { unsafe record.pointee.was_taken_for_handler = true }
         return isLikely
     }
@@ -228,7 +230,9 @@ public struct CurrentThread {
         return false
     }
 
-    private static var mask: UInt64 {
+    /// The program's own, where `blockUntilLeaving` has replaced it.
+    private var programMask: UInt64 {
+        if unsafe record.pointee.is_blocked { return unsafe record.pointee.mask_before }
         var mask: UInt64 = 0
         _ = withAddress(of: &mask) {
             systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), 0, $0, 8)

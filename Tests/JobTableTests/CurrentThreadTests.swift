@@ -1,6 +1,7 @@
 // What a thread knows of itself.
 
 import CLibAIO
+import Glibc
 import Testing
 
 @testable import JobTable
@@ -17,5 +18,49 @@ import Testing
         #expect((0..<17).map { _ in CurrentThread().ioPriority() }.last == wanted)
         try #require(systemCall(Int32(SYS_ioprio_set), 1, 0, 0) == 0)
         #expect((0..<17).map { _ in CurrentThread().ioPriority() }.last == 0)
+    }
+
+    private static func blockedSignals() -> UInt64 {
+        var mask = sigset_t()
+        pthread_sigmask(SIG_BLOCK, nil, &mask)
+        return withUnsafeBytes(of: &mask) { $0.load(as: UInt64.self) }
+    }
+
+    @Test("A call that blocks signals itself and then waits as the kernel leaves with the old mask")
+    func waitWithSignalsBlocked() {
+        let before = Self.blockedSignals()
+        let thread = CurrentThread()
+        thread.enterCall()
+        withSignalsBlocked { thread.blockUntilLeaving() }
+        #expect(Self.blockedSignals() == before)
+        thread.leaveCall()
+        #expect(Self.blockedSignals() == before)
+        thread.enterCall()
+        thread.blockUntilLeaving()
+        #expect(Self.blockedSignals() != before)
+        thread.leaveCall()
+        #expect(Self.blockedSignals() == before)
+    }
+
+    @Test("A call that waits as the kernel is still known to come from a handler")
+    func waitInHandler() async {
+        await #expect(processExitsWith: .success) {
+            signal(SIGUSR1) { _ in }
+            // Threads that run tests have signals blocked.
+            var mask = sigset_t()
+            sigemptyset(&mask)
+            pthread_sigmask(SIG_SETMASK, &mask, nil)
+            let thread = CurrentThread()
+            thread.noteUsualMask()
+            #expect(!thread.mayBeInHandler)
+            // As in the handler.
+            sigaddset(&mask, SIGUSR1)
+            pthread_sigmask(SIG_BLOCK, &mask, nil)
+            #expect(thread.mayBeInHandler)
+            thread.enterCall()
+            thread.blockUntilLeaving()
+            #expect(thread.mayBeInHandler)
+            thread.leaveCall()
+        }
     }
 }
