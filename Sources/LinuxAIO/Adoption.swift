@@ -242,12 +242,9 @@ extension Ref where Pointee == LinuxFace {
         return ring.takeFromKernel(into: events, count: count, minimum: minimum)
     }
 
-    /// Ends an adopted context that can no longer be found. The kernel awaits its requests and
-    /// wakes its sleepers.
+    /// Ends an adopted context that can no longer be found, and whose ring nobody reads any more.
+    /// The kernel awaits its requests and wakes its sleepers.
     func destroyAdopted(_ context: ContextRef) {
-        // Whoever reads the ring without the kernel has the lock, and has not seen it dying.
-        context.it.lock.lock()
-        context.it.lock.unlock()
         _ = KernelAIO.destroy(context.it.address.load(ordering: .relaxed))
         it.lock.lock()
         it.adoptedContexts &-= 1

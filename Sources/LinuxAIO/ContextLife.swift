@@ -35,7 +35,10 @@ extension Ref where Pointee == LinuxFace {
         // Whatever had this address was unmapped by the program, or the kernel would not have
         // given it out again.
         evicted = evictLocked(address)
-        evicted?.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
+        if let evicted {
+            evicted.it.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
+            _ = evicted.set(ContextState.dying)
+        }
         it.lowestFree = context.it.index &+ 1
         context.it.address.store(address, ordering: .releasing)
         linkLocked(context, at: address)
@@ -57,9 +60,9 @@ extension Ref where Pointee == LinuxFace {
         it.counters.it.linux.aioNr.setLocked(UInt64(it.quotaUsed))
     }
 
-    /// Ends a pinned context that can no longer be found; what it has in flight completes unseen.
+    /// Ends a pinned context that is dying and can no longer be found; what it has in flight
+    /// completes unseen.
     private func abandon(_ context: ContextRef) {
-        _ = context.set(ContextState.dying)
         context.wakeAll()
         cancelAll(of: context)
         unpin(context)
@@ -132,7 +135,12 @@ extension Ref where Pointee == LinuxFace {
         showLocked()
         it.lock.unlock()
         context.wakeAll()
-        if context.isAdopted {
+        // Whoever reads the kernel's ring has the lock, and has not seen it dying; nor has whoever
+        // is making the context the kernel's.
+        context.it.lock.lock()
+        let isAdopted = context.isAdopted
+        context.it.lock.unlock()
+        if isAdopted {
             destroyAdopted(context)
             return 0
         }

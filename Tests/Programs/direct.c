@@ -329,6 +329,56 @@ static void destroy_awaits_what_is_in_flight(void) {
     }
 }
 
+// Of one context after another, the first io_submit by another thread.
+struct race {
+    struct load *load;
+    io_context_t context;
+    atomic_int turn;   // odd: a context is there
+    int rounds;
+};
+
+static void *submit_first(void *argument) {
+    struct race *race = argument;
+    for (int round = 0; round < race->rounds; round++) {
+        struct iocb request, *list = &request;
+        while (atomic_load(&race->turn) != 2 * round + 1) {}
+        io_prep_pread(&request, race->load->fd, race->load->buffers, BLOCK, 0);
+        long got = io_submit(race->context, 1, &list);
+        expect_that(got == 1 || got == -EINVAL, "io_submit answered %ld", got);
+        atomic_store(&race->turn, 2 * round + 2);
+    }
+    return NULL;
+}
+
+// Rings of the kernel's contexts that are mapped.
+static int rings(void) {
+    char line[512];
+    int count = 0;
+    FILE *file = fopen("/proc/self/maps", "r");
+    must_that(file != NULL, "cannot read /proc/self/maps");
+    while (fgets(line, sizeof line, file)) count += strstr(line, "[aio]") != NULL;
+    fclose(file);
+    return count;
+}
+
+static void destroy_meets_the_first_submit(void) {
+    struct race race = {.load = new_load(), .rounds = 400};
+    uint64_t random = 1;
+    pthread_t thread;
+    must(io_destroy(race.load->context), 0);
+    int before = rings();
+    start_thread(&thread, submit_first, &race);
+    for (int round = 0; round < race.rounds; round++) {
+        race.context = new_context(4);
+        atomic_store(&race.turn, 2 * round + 1);
+        for (volatile uint64_t left = next_random(&random) % 8000; left > 0; left--) {}
+        must(io_destroy(race.context), 0);
+        while (atomic_load(&race.turn) != 2 * round + 2) {}
+    }
+    pthread_join(thread, NULL);
+    expect(rings(), before);
+}
+
 static const struct test_case cases[] = {
     CASE(who_waits_gets_every_event),
     CASE(who_polls_gets_every_event),
@@ -346,6 +396,7 @@ static const struct test_case cases[] = {
     CASE(a_read_ends_where_its_file_did),
     CASE(a_number_that_was_a_direct_files_is_looked_at),
     CASE(destroy_awaits_what_is_in_flight),
+    SLOW_CASE(destroy_meets_the_first_submit, 60),
 };
 
 int main(int argc, char **argv) { return RUN_CASES(argc, argv, cases); }
