@@ -200,12 +200,16 @@ extension Ref where Pointee == LinuxFace {
         if iocb.aio_reserved2 != 0 || Int64(bitPattern: iocb.aio_nbytes) < 0 {
             return failure(EINVAL)
         }
-        if gathered.slots == 0 && !reserve(remaining, &gathered) { return failure(EAGAIN) }
+        if gathered.slots == 0 && !reserve(remaining, &gathered) {
+            return failure(gathered.context.isDying ? EINVAL : EAGAIN)
+        }
 
         if iocb.aio_flags & UInt32(IOCB_FLAG_RESFD) != 0 {
             let result = checkEventfd(iocb, &gathered)
             if result < 0 { return result }
         }
+        // Where no daemon can be had it waits here, perhaps for somebody who waits for those before.
+        if !it.engine.isFileByHint(iocb.aio_fildes) { gathered.publish() }
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
             start(

@@ -47,6 +47,12 @@ extension Ref where Pointee == EngineRecord {
         return FileKind(rawValue: slot.it.load(ordering: .relaxed) & FileHints.kindMask) ?? .unknown
     }
 
+    /// True for a descriptor that led to a file last time whose requests all end by themselves.
+    public func isFileByHint(_ descriptor: Int32) -> Bool {
+        let hint = hint(descriptor)
+        return hint != .unknown && hint != .eventfd
+    }
+
     /// Drops a hint that has turned out to be about another file.
     func forgetHint(_ descriptor: Int32, unless kind: FileKind) {
         let hinted = hint(descriptor)

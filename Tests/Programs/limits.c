@@ -153,6 +153,41 @@ static void no_descriptor_is_free(void) {
     use_files(fd);
 }
 
+static int feeder;
+
+static void *feed_after_an_event(void *argument) {
+    io_context_t context = *(io_context_t *)argument;
+    struct io_event event;
+    struct timespec time = {5, 0};
+    long got = io_getevents(context, 1, 1, &event, &time);
+    expect(got, 1);
+    must(write(feeder, "x", 1), 1);
+    return NULL;
+}
+
+// As on the kernel, where io_submit waits for the pipe.
+static void an_event_is_there_while_a_later_request_waits(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK), pipes[2];
+    char *buffer = aligned(2 * BLOCK);
+    struct iocb requests[2], *list[] = {&requests[0], &requests[1]};
+    pthread_t thread;
+    must(pipe(pipes), 0);
+    feeder = pipes[1];
+    io_context_t context = new_context(8);
+    must(read(fd, buffer, BLOCK), BLOCK);
+    set_limit(RLIMIT_NOFILE, (rlim_t)pipes[1] + 1);
+    must(dup(fd), -1);
+    io_prep_pread(list[0], fd, buffer, BLOCK, 0);
+    io_prep_pread(list[1], pipes[0], buffer + BLOCK, BLOCK, 0);
+    start_thread(&thread, feed_after_an_event, &context);
+    must(io_submit(context, 2, list), 2);
+    pthread_join(thread, NULL);
+    struct io_event event;
+    reap(context, 1, &event);
+    expect((long)event.res, 1);
+    must(io_destroy(context), 0);
+}
+
 static void no_thread_can_be_started(void) {
     int fd = patterned_file("file", 1, 64 * BLOCK);
     become_nobody();
@@ -648,6 +683,7 @@ static const struct test_case cases[] = {
     SLOW_CASE(five_thousand_cold_reads_at_once, 60),
     SLOW_CASE(more_files_in_flight_than_descriptors, 60),
     CASE(no_descriptor_is_free),
+    CASE(an_event_is_there_while_a_later_request_waits),
     CASE(no_thread_can_be_started),
     CASE(little_memory_is_enough),
     CASE(small_files_are_enough),
