@@ -142,7 +142,7 @@ public struct Counters: ~Copyable {
         counters.it.process = Int32(truncatingIfNeeded: systemCall(Int32(SYS_getpid)))
         counters.it.maxAioProcs = limits.maxAioProcs
         counters.it.targetAioProcs = limits.targetAioProcs
-        counters.it.maxAioQueuePerProc = limits.maxAioQueuePerProc
+        counters.it.maxAioQueuePerProc = limits.jobsMax
         counters.it.maxBufAio = limits.maxBufAio
         counters.it.aiodLifetimeMs = limits.aiodLifetimeMs
         counters.it.aiodTimeoutMs = limits.aiodTimeoutMs

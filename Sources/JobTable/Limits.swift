@@ -18,7 +18,7 @@ public struct Limits {
     /// Idle workers of the pool that stay for `aiodLifetimeMs`; those beyond stay for
     /// `aiodTimeoutMs` (IOCTX_TARGET_AIO_PROCS, 0...1024).
     public var targetAioProcs: UInt32 = 4
-    /// Most jobs that wait or run at once in the process, beyond which io_submit answers -EAGAIN
+    /// Most jobs that wait or run at once in the process, as far as the quota goes: see `jobsMax`
     /// (IOCTX_MAX_AIO_QUEUE_PER_PROC).
     public var maxAioQueuePerProc: UInt32 = 1 << 20
     /// Most direct requests that are with the process's shared context of the kernel's AIO at once;
@@ -33,9 +33,10 @@ public struct Limits {
     /// is read but not consumed).
     public var aioMaxNr: UInt32 = 65536
 
-    /// Jobs that there can ever be: the rings that the quota allows have no more slots than about
-    /// twice the quota, and address space is not free where it is limited.
-    var jobsMax: UInt32 {
+    /// Jobs that there can ever be, beyond which io_submit answers -EAGAIN: the rings that the
+    /// quota allows have no more slots than about twice the quota, and address space is not free
+    /// where it is limited.
+    public var jobsMax: UInt32 {
         min(maxAioQueuePerProc, max(65_536, UInt32(clamping: UInt64(aioMaxNr) &* 4)))
     }
 

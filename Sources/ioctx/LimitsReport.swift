@@ -171,7 +171,7 @@ extension LimitsReport {
             meaning: "idle workers that stay for aiod_lifetime; those beyond stay for aiod_timeout"),
         Row(
             name: "max_aio_queue_per_proc", variable: "IOCTX_MAX_AIO_QUEUE_PER_PROC",
-            value: \.maxAioQueuePerProc,
+            value: \.jobsMax,
             meaning: "most requests of the process that are deferred at once; more are EAGAIN"),
         Row(
             name: "max_buf_aio", variable: "IOCTX_MAX_BUF_AIO", value: \.maxBufAio,
