@@ -154,7 +154,7 @@ static int cancellable_syscall(long number, intptr_t a, intptr_t b, intptr_t c, 
                                intptr_t f)
 {
     __pthread_unwind_buf_t here;
-    int type, result;
+    int type, result, before;
 
     if (__sigsetjmp((struct __jmp_buf_tag *)(void *)here.__cancel_jmp_buf, 0)) {
         __pthread_unregister_cancel(&here);
@@ -167,9 +167,11 @@ static int cancellable_syscall(long number, intptr_t a, intptr_t b, intptr_t c, 
     /*
      * A cancellation point of the library's: up to glibc 2.40 a thread that was chosen to be cancelled just
      * now has its signal yet to come, which would spoil the result of a thread that ends by itself. Such a
-     * point waits for it.
+     * point waits for it. Nobody else here touches errno.
      */
+    before = errno;
     poll(NULL, 0, 0);
+    errno = before;
     __pthread_unregister_cancel(&here);
     return result;
 }

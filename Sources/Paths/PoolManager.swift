@@ -14,10 +14,11 @@ import Synchronization
 extension Ref where Pointee == Station {
     /// One turn of the manager. True when it has left.
     func manage() -> Bool {
-        // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
-        // sleep too long, for it may be lost without knowing.
+        // Nobody can reach a lost station, so it looks by itself; with jobs under way, or parked in
+        // a gate, it does not sleep too long, for it may be lost without knowing.
         let lost = it.isLost.load(ordering: .sequentiallyConsistent)
-        let busy = it.running.load(ordering: .acquiring) != 0
+        let busy =
+            it.running.load(ordering: .acquiring) != 0 || it.users.load(ordering: .acquiring) != 0
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
