@@ -38,8 +38,14 @@ public final class Worker {
         }
     }
 
+    /// Waits for a thread that must end: throws when it is still at work after `seconds`.
+    public func end(seconds: Double = 5) throws {
+        if !join(seconds: seconds) {
+            throw Trouble("a thread is still at work after \(seconds) s")
+        }
+    }
+
     /// False when the thread is still at work after `seconds`.
-    @discardableResult
     public func join(seconds: Double = 5) -> Bool {
         if joined { return true }
         joined = testbed_join(thread, seconds) == 0

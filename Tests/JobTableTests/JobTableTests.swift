@@ -156,18 +156,22 @@ import Testing
     /// forEachJob and job(named:) are daemons', allocate() is the submitters'.
     @Test("To look at jobs while others open new ones harms neither") func lookWhileGrowing() {
         let table = makeTable()
-        let found = WinCounts(1)
+        let known = (0..<3).map { _ in table.allocate()! }
+        let found = WinCounts(2)
         concurrently(2) { thread in
             if thread == 0 {
                 for _ in 0..<2000 { _ = table.allocate() }
                 return
             }
-            for index in 0..<50 {
-                table.forEachJob { if $0.state == .preparing { found.add(0) } }
-                if table.job(named: UInt64(index)) != nil { found.add(0) }
+            for _ in 0..<50 {
+                var count = 0
+                table.forEachJob { if $0.state == .preparing { count += 1 } }
+                if count >= known.count { found.add(0) }
+                if known.allSatisfy({ table.job(named: $0.name) == $0 }) { found.add(1) }
             }
         }
-        #expect(table.jobsInUse == 2000)
+        #expect(found[0] == 50 && found[1] == 50)
+        #expect(table.jobsInUse == 2003)
     }
 
     // MARK: Vectors

@@ -70,8 +70,9 @@ posix_sides() {
 # What is measured is the library that is named, on both sides.
 against_a_library() {
     bench 0 cached/depth-1 --rounds 1 --against "$dist/lib/libaio.so.1" --json results.json
-    jq -e '.cases[0].other.system_calls_each.io_submit == null' results.json >/dev/null ||
-        fail "the other side calls the kernel's io_submit"
+    # Where nothing may be traced there are no counts at all.
+    jq -e '.cases[0].other.system_calls_each | . == null or (.preadv2 >= 0.9 and .io_submit == null)' \
+        results.json >/dev/null || fail "the other side calls the kernel's io_submit"
     refused nothing bench 1 cached/depth-1 --against nothing.so
     refused nothing bench 1 cached/depth-1 --library nothing.so
     # The functions of another library that it needs are not its own.

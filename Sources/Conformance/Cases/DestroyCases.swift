@@ -52,7 +52,7 @@ enum DestroyCases {
                 s.record("io_destroy in another thread", s.aio.destroy(context))
             }
             let (result, _) = s.quietEvents(context, least: 5, most: 8, seconds: nil)
-            destroyer.join()
+            try destroyer.end()
             s.record("io_getevents", result)
         },
         Case("destroy/wakes-a-timed-sleeper") { s in
@@ -65,7 +65,7 @@ enum DestroyCases {
             let (result, _) = s.quietEvents(context, least: 1, most: 8, seconds: 5)
             s.record("io_getevents", result)
             s.fact("at once", Clock.now - start < 3)
-            destroyer.join()
+            try destroyer.end()
         },
         Case("destroy/sleeper-that-has-some") { s in
             let context = s.setup()
@@ -76,7 +76,7 @@ enum DestroyCases {
                 _ = s.aio.destroy(context)
             }
             s.getevents(context, 5, 8, seconds: 3)
-            destroyer.join()
+            try destroyer.end()
         },
         Case("destroy/wakes-many-sleepers") { s in
             let context = s.setup()
@@ -243,7 +243,7 @@ enum DestroyCases {
                     if s.aio.destroy(context) != 0 { _exit(2) }
                 }
             }
-            for worker in busy { worker.join() }
+            for worker in busy { try worker.end() }
             for wrong in failures { s.line("wrong: \(wrong)") }
         }.limit(seconds: 20),
         Case("fork/grandchild") { s in
@@ -314,20 +314,20 @@ enum DestroyCases {
             let context = s.setup(64)
             let file = try s.direct()
             let counter = try s.counter()
-            Worker {
+            try Worker {
                 s.submit(
                     context,
                     [s.poll(counter, POLLIN)]
                         + (0..<8).map {
                             s.pread(file, 4096, at: $0 * 4096)
                         })
-            }.join()
+            }.end()
             counter.feed()
             s.reap(context, 9)
         },
         Case("end/thread-that-set-up") { s in
             nonisolated(unsafe) var context: UInt = 0
-            Worker { context = s.setup() }.join()
+            try Worker { context = s.setup() }.end()
             s.run(context, s.pread(try s.regular(), 5))
             s.destroy(context)
         },

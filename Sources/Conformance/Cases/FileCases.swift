@@ -284,7 +284,7 @@ enum FileCases {
             s.submit(context, s.pread(pipe.reader, 10))
             s.fact("io_submit waited", Clock.now - start >= 0.15)
             s.reap(context, 1)
-            writer.join()
+            try writer.end()
         }.differs(waits, ("io_submit waited: yes", "io_submit waited: no")),
         Case("pipe/read-of-an-empty-socket-waits") { s in
             let context = s.setup()
@@ -297,7 +297,7 @@ enum FileCases {
             s.submit(context, s.pread(pair.near, 10))
             s.fact("io_submit waited", Clock.now - start >= 0.15)
             s.reap(context, 1)
-            writer.join()
+            try writer.end()
         }.differs(waits, ("io_submit waited: yes", "io_submit waited: no")),
         Case("pipe/read-of-an-unset-eventfd-waits") { s in
             let context = s.setup()
@@ -310,7 +310,7 @@ enum FileCases {
             s.submit(context, s.pread(counter, 8))
             s.fact("io_submit waited", Clock.now - start >= 0.15)
             s.reap(context, 1)
-            writer.join()
+            try writer.end()
         }.differs(waits, ("io_submit waited: yes", "io_submit waited: no")),
         Case("pipe/write-to-a-full-one-waits") { s in
             let context = s.setup()
@@ -328,7 +328,7 @@ enum FileCases {
             s.submit(context, s.pwrite(pipe.writer, 100_000))
             s.fact("io_submit waited", Clock.now - start >= 0.15)
             s.reap(context, 1)
-            reader.join()
+            try reader.end()
         }.differs(
             waits.replacing("reads", with: "writes").replacing("data", with: "room"),
             ("io_submit waited: yes", "io_submit waited: no")),
@@ -341,7 +341,7 @@ enum FileCases {
             }
             let request = s.pread(pipe.reader, 10)
             s.submit(context, request)
-            sender.join()
+            try sender.end()
             let event = s.quietEvents(context, least: 1, most: 1, seconds: 1).events.first
             s.line("res \(Scene.value(Int(event?.res ?? 0)))")
         }.differs(

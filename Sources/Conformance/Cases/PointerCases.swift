@@ -114,7 +114,7 @@ enum PointerCases {
                 counter.feed()
             }
             s.record("io_getevents", s.aio.getevents(context, 1, 1, pages(0, of: 1), 0))
-            waker.join()
+            try waker.end()
             s.reap(context, 1)
         }.strict,
         Case("pointer/cancel-read-only-iocb") { s in

@@ -365,7 +365,7 @@ enum PollCases {
                 _ = s.aio.cancel(context, request.address, 0)
             }
             s.getevents(context, 1, 1, seconds: nil)
-            canceller.join()
+            try canceller.end()
         },
         Case("cancel/unreadable-request") { s in
             let context = s.setup()

@@ -20,7 +20,7 @@ enum RaceCases {
                 if s.quietSubmit(context, [s.poll(counter, POLLIN)]) != 1 { wrong += 1 }
                 let events = s.quietEvents(context, least: 1, most: 1, seconds: 2).events
                 if events.first.map({ $0.res & 1 }) != 1 { wrong += 1 }
-                waker.join()
+                try waker.end()
                 counter.drain()
             }
             s.line("wrong: \(wrong)")
@@ -38,7 +38,7 @@ enum RaceCases {
                 // One event in any case, and not a second one.
                 let events = s.quietEvents(context, least: 1, most: 2, seconds: 2).events
                 if events.count != 1 { wrong += 1 }
-                waker.join()
+                try waker.end()
                 wrong += s.quietEvents(context, least: 0, most: 2, seconds: 0).events.count
                 counter.drain()
             }
@@ -56,7 +56,7 @@ enum RaceCases {
                 }
                 let (result, _) = s.quietEvents(context, least: 1, most: 1, seconds: 3)
                 if result != -Int(EINVAL) { wrong += 1 }
-                destroyer.join()
+                try destroyer.end()
             }
             s.line("wrong: \(wrong)")
         }.limit(seconds: 25),
@@ -69,7 +69,7 @@ enum RaceCases {
                 nonisolated(unsafe) var other = 0
                 let destroyer = Worker { other = s.aio.destroy(own) }
                 let mine = s.aio.destroy(own)
-                destroyer.join()
+                try destroyer.end()
                 if [mine, other].sorted() != [-Int(EINVAL), 0] { wrong += 1 }
             }
             s.line("wrong: \(wrong)")
@@ -89,7 +89,7 @@ enum RaceCases {
                         wrong += 1
                     }
                 }
-                destroyer.join()
+                try destroyer.end()
                 if s.quietSubmit(own, [request]) != -Int(EINVAL) { wrong += 1 }
             }
             s.line("wrong: \(wrong)")
@@ -105,7 +105,7 @@ enum RaceCases {
                     }
                 }
             }
-            for worker in workers { worker.join(seconds: 20) }
+            for worker in workers { try worker.end(seconds: 20) }
             s.line("wrong: \(wrong)")
         }.limit(seconds: 25),
         Case("race/slots-at-a-full-ring") { s in
@@ -144,7 +144,7 @@ enum RaceCases {
                 most = max(most, Int(RingView(context).count))
                 take(s.quietEvents(context, least: 0, most: 200, seconds: 0).events)
             }
-            for worker in workers { worker.join() }
+            for worker in workers { try worker.end() }
             while true {
                 let got = s.quietEvents(context, least: 0, most: 200, seconds: 0).events
                 if got.isEmpty { break }
@@ -177,7 +177,7 @@ enum RaceCases {
             }
             Clock.sleep(0.05)
             stop = true
-            for reaper in reapers { reaper.join() }
+            for reaper in reapers { try reaper.end() }
             s.fact("every event once", seen[0] + seen[1] == sent)
         },
         Case("race/ring-reader-against-submitter") { s in
@@ -215,7 +215,7 @@ enum RaceCases {
                 }
                 if last && events.isEmpty { break }
             }
-            submitter.join()
+            try submitter.end()
             s.fact("all seen", seen == sent)
             s.line("wrong: \(wrong)")
         },
@@ -299,7 +299,7 @@ enum RaceCases {
                 let closer = Worker { pipe.writer.close() }
                 let events = s.quietEvents(context, least: 1, most: 1, seconds: 2).events
                 if events.first.map({ $0.res & 0x10 }) != 0x10 { wrong += 1 }
-                closer.join()
+                try closer.end()
                 pipe.reader.close()
             }
             s.line("wrong: \(wrong)")

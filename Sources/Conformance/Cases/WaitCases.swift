@@ -89,7 +89,7 @@ enum WaitCases {
             s.record("io_getevents(ctx, 1, 1, \(name))", result)
             s.fact("waited for the event", Clock.now - start >= 0.14)
             s.fact("time-out unchanged", time == nil || timeout.tv_nsec == time!.tv_nsec)
-            waker.join()
+            try waker.end()
         }
     }
 
@@ -128,7 +128,7 @@ enum WaitCases {
             }
             s.record("io_getevents", result)
             s.fact("waited for the event", Clock.now - start >= 0.14)
-            waker.join()
+            try waker.end()
         },
         Case("timeout/more-than-one-come-in-turn") { s in
             let context = s.setup()
@@ -143,7 +143,7 @@ enum WaitCases {
             let start = Clock.now
             s.getevents(context, 3, 8, seconds: 5)
             s.fact("waited for all", Clock.now - start >= 0.14)
-            waker.join()
+            try waker.end()
         },
         Case("timeout/two-of-three-come") { s in
             let context = s.setup()
@@ -157,7 +157,7 @@ enum WaitCases {
             let start = Clock.now
             s.getevents(context, 3, 8, seconds: 0.3)
             s.fact("waited for the time-out", Clock.now - start >= 0.3)
-            waker.join()
+            try waker.end()
         },
         Case("timeout/pointer-of-the-kernel") { s in
             let context = s.setup()
@@ -237,32 +237,32 @@ enum WaitCases {
     private static func interrupted(
         _ s: Scene, _ context: UInt, least: Int = 1, most: Int = 8, seconds: Double? = nil,
         signal: Int32 = SIGUSR1, then: (() -> Void)? = nil
-    ) {
+    ) throws {
         let other = Worker.interrupting(signal, after: 0.1, then: then)
         s.getevents(context, least, most, seconds: seconds)
-        other.join()
+        try other.end()
         s.line("signals caught: \(testbed_caught())")
     }
 
     private static let signals: [Case] = [
         Case("signal/interrupts") { s in
             testbed_catch(SIGUSR1, 0)
-            interrupted(s, s.setup())
+            try interrupted(s, s.setup())
         },
         Case("signal/interrupts-with-restart") { s in
             testbed_catch(SIGUSR1, SA_RESTART)
-            interrupted(s, s.setup())
+            try interrupted(s, s.setup())
         },
         Case("signal/interrupts-a-timed-wait") { s in
             testbed_catch(SIGUSR1, SA_RESTART)
-            interrupted(s, s.setup(), seconds: 3)
+            try interrupted(s, s.setup(), seconds: 3)
         },
         Case("signal/with-some-ready") { s in
             testbed_catch(SIGUSR1, 0)
             let context = s.setup()
             let file = try s.regular()
             s.submit(context, s.pread(file, 5), s.pread(file, 6))
-            interrupted(s, context, least: 3)
+            try interrupted(s, context, least: 3)
             s.getevents(context, 0, 8, seconds: 0)
         },
         Case("signal/ignored") { s in
@@ -270,7 +270,7 @@ enum WaitCases {
             let context = s.setup()
             let counter = try s.counter()
             s.submit(context, s.poll(counter, POLLIN))
-            interrupted(s, context, then: counter.feed)
+            try interrupted(s, context, then: counter.feed)
         },
         Case("signal/blocked") { s in
             testbed_catch(SIGUSR1, 0)
@@ -278,13 +278,13 @@ enum WaitCases {
             let context = s.setup()
             let counter = try s.counter()
             s.submit(context, s.poll(counter, POLLIN))
-            interrupted(s, context, then: counter.feed)
+            try interrupted(s, context, then: counter.feed)
         },
         Case("signal/default-ignored") { s in
             let context = s.setup()
             let counter = try s.counter()
             s.submit(context, s.poll(counter, POLLIN))
-            interrupted(s, context, signal: SIGWINCH, then: counter.feed)
+            try interrupted(s, context, signal: SIGWINCH, then: counter.feed)
         },
         Case("signal/stop-and-continue") { s in
             let context = s.setup()
@@ -335,7 +335,7 @@ enum WaitCases {
                 taker.signal(SIGUSR1)
             }
             s.getevents(context, 1, 1, seconds: 0.2)
-            sender.join()
+            try sender.end()
             s.line("signals caught: \(testbed_caught())")
         },
         Case("signal/none-from-completions") { s in
@@ -420,7 +420,7 @@ enum WaitCases {
             let context = s.setup()
             let sender = Worker.interrupting()
             pgetevents(s, context, least: 1, seconds: 0.2, blocked: [SIGUSR1])
-            sender.join()
+            try sender.end()
             s.line("signals caught: \(testbed_caught())")
         },
         Case("mask/lets-a-signal-in-during-the-wait") { s in
@@ -429,7 +429,7 @@ enum WaitCases {
             let context = s.setup()
             let sender = Worker.interrupting()
             pgetevents(s, context, least: 1, seconds: 2, blocked: [])
-            sender.join()
+            try sender.end()
         },
         Case("mask/pointer-of-the-kernel") { s in
             let context = s.setup()

@@ -70,7 +70,7 @@ enum PosixFreeBSDCases {
                 Glibc.write(pipe.writer.descriptor, "abc", 3)
             }
             try s.collect([block], seconds: nil)
-            writer.join()
+            try writer.end()
         }.stands(
             "aio_waitcomplete: none: -11 EAGAIN", "aio_waitcomplete: read pipe 10@0: 3"),
         Case(posix: "posix/waitcomplete/signal") { s in
@@ -80,7 +80,7 @@ enum PosixFreeBSDCases {
             _ = s.start(block)
             let killer = Worker.interrupting()
             try s.collect([block], seconds: nil)
-            killer.join()
+            try killer.end()
         }.stands("aio_waitcomplete: none: -4 EINTR"),
         Case(posix: "posix/waitcomplete/used-again-uncollected") { s in
             let file = try s.files.regular()
@@ -106,7 +106,7 @@ enum PosixFreeBSDCases {
                 }
             }
             for block in blocks.dropFirst() { _ = s.start(block) }
-            for collector in collectors { collector.join() }
+            for collector in collectors { try collector.end() }
             s.line("collected: \(count.got.reduce(0, +))")
         }.stands("collected: 64"),
     ]

@@ -132,7 +132,7 @@ enum PosixListCases {
             s.list(wait, blocks)
             for block in blocks { s.error(block) }
             for block in blocks { s.finish(block) }
-            writer.join()
+            try writer.end()
         },
         // The C library's own leaves the stack of the call to be written to later.
         Case(posix: "posix/list/signal-while-it-waits") { s in
@@ -141,7 +141,7 @@ enum PosixListCases {
             let block = s.reading(pipe.reader, 3)
             let killer = Worker.interrupting()
             s.list(wait, [block])
-            killer.join()
+            try killer.end()
             s.error(block)
             Glibc.write(pipe.writer.descriptor, "abc", 3)
             s.finish(block)
@@ -161,7 +161,7 @@ enum PosixListCases {
                 Glibc.write(pipe.writer.descriptor, "abc", 3)
             }
             s.list(wait, [block])
-            other.join()
+            try other.end()
             s.finish(block)
             s.line("signals: \(testbed_caught())")
         },

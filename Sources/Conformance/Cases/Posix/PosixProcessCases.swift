@@ -66,7 +66,7 @@ enum PosixProcessCases {
                     }
                 }
             }
-            for worker in workers { worker.join() }
+            for worker in workers { try worker.end() }
             s.line("wrong: \(count.wrong.reduce(0, +))")
         },
         Case(posix: "posix/process/threads-on-one-direct-file") { s in
@@ -83,7 +83,7 @@ enum PosixProcessCases {
                     }
                 }
             }
-            for worker in workers { worker.join() }
+            for worker in workers { try worker.end() }
             s.line("wrong: \(count.wrong.reduce(0, +))")
         },
         Case(posix: "posix/process/limit-of-requests") { s in

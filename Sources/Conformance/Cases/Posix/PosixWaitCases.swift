@@ -117,7 +117,7 @@ enum PosixWaitCases {
             }
             s.suspend([block], seconds: 5)
             s.error(block)
-            writer.join()
+            try writer.end()
         },
         Case(posix: "posix/suspend/ends-with-any") { s in
             let pipes = try (0..<8).map { _ in try s.files.pipe() }
@@ -128,7 +128,7 @@ enum PosixWaitCases {
                 Glibc.write(pipes[5].writer.descriptor, "0123456789", 10)
             }
             s.suspend(blocks, seconds: 5)
-            writer.join()
+            try writer.end()
             for block in blocks { s.error(block) }
         },
         Case(posix: "posix/suspend/signal") { s in
@@ -138,7 +138,7 @@ enum PosixWaitCases {
             s.submit(block)
             let killer = Worker.interrupting()
             s.suspend([block])
-            killer.join()
+            try killer.end()
             s.error(block)
             s.line("signals: \(testbed_caught())")
         },
@@ -149,7 +149,7 @@ enum PosixWaitCases {
             s.submit(block)
             let killer = Worker.interrupting()
             s.suspend([block], seconds: 5)
-            killer.join()
+            try killer.end()
         },
         Case(posix: "posix/suspend/restarting-signal") { s in
             testbed_catch(SIGUSR1, SA_RESTART)
@@ -160,7 +160,7 @@ enum PosixWaitCases {
                 Glibc.write(pipe.writer.descriptor, "0123456789", 10)
             }
             s.suspend([block])
-            killer.join()
+            try killer.end()
         },
         // The C library has each thread take a signal for that, which is none of the program's.
         Case(posix: "posix/suspend/change-of-user") { s in
@@ -174,7 +174,7 @@ enum PosixWaitCases {
                 Glibc.write(pipe.writer.descriptor, "0123456789", 10)
             }
             s.suspend([block])
-            changer.join()
+            try changer.end()
         },
         Case(posix: "posix/suspend/cancellation-point") { s in
             let pipe = try s.files.pipe()
