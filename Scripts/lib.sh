@@ -4,7 +4,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-script=Scripts/$(basename "$0")
+script=$(realpath --relative-to="$root" "$0")
 
 say() {
     printf '%s: %s\n' "$script" "$*" >&2
@@ -128,5 +128,5 @@ dist_is_fresh() {
     done
     [[ -e $stamp ]] &&
         [[ -z $(find "$root/Sources" "$root/Package.swift" "$root/Scripts/build" \
-            "$root/Scripts/library.sh" -newer "$stamp" -print -quit) ]]
+            "$root/Scripts/library.sh" "$root/Scripts/lib.sh" -newer "$stamp" -print -quit) ]]
 }

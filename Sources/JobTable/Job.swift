@@ -71,8 +71,8 @@ public struct Job: ~Copyable {
     var gatePrevious: UInt32  // (g)
     var gateNext: UInt32  // (g)
     /// Bytes of the file that the job covers, from the first to the one behind the last.
-    public var gateStart: Int64  // (g)
-    public var gateEnd: Int64  // (g)
+    var gateStart: Int64  // (g)
+    var gateEnd: Int64  // (g)
 
     /// By which interface it came.
     public var face: Face  // (w)

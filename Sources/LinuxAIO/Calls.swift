@@ -61,7 +61,6 @@ public enum LinuxAIO {
     /// -EINVAL when it is unknown, done, or cannot be stopped.
     public static func cancel(_ context: UInt, _ iocb: UInt) -> Int {
         if isOff { return failure(ENOSYS) }
-        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
         // Of the request the kernel reads the key alone.
         var key: UInt32 = 0
         if Memory.isOutsideUserSpace(iocb)
@@ -99,7 +98,6 @@ public enum LinuxAIO {
         sigmask: UInt, nested: Bool
     ) -> Int {
         if isOff { return failure(ENOSYS) }
-        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
         var time = timespec(tv_sec: 0, tv_nsec: 0)
         if timeout != 0 && !memory.read(at: timeout, into: &time) { return failure(EFAULT) }
         var mask: UInt64 = 0
@@ -125,7 +123,6 @@ public enum LinuxAIO {
         sigset: UInt
     ) -> Int {
         if isOff { return failure(ENOSYS) }
-        let memory = LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
         var mask = (address: UInt(0), bytes: UInt(0))
         if sigset != 0 && !memory.read(at: sigset, into: &mask) { return failure(EFAULT) }
         if mask.address != 0 && mask.bytes != 8 {
@@ -151,6 +148,10 @@ public enum LinuxAIO {
     private static var isOff: Bool {
         guard let face = LinuxFace.current else { return Engine.isOffInEnvironment() }
         return face.it.engine.it.choice == .off
+    }
+
+    private static var memory: UserMemory {
+        LinuxFace.current?.it.memory ?? UserMemory.fromEnvironment()
     }
 
     private static var failureWithoutFace: Int {

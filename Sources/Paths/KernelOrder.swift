@@ -66,6 +66,12 @@ extension Ref where Pointee == EngineRecord {
         {
             return true
         }
+        return awaitOverlapping(request, &batch, facts)
+    }
+
+    private func awaitOverlapping(
+        _ request: Request, _ batch: inout Batch, _ facts: FileFacts
+    ) -> Bool {
         let range = range(of: request, facts)
         return waiting(&batch) {
             it.streams.awaitWrites(
@@ -102,12 +108,7 @@ extension Ref where Pointee == EngineRecord {
         if FileFacts.of(request.descriptor, &facts) < 0 { return true }
         var batch = Batch()
         if request.operation == .write && !awaitReads(request, &batch, facts) { return false }
-        let range = range(of: request, facts)
-        return waiting(&batch) {
-            it.streams.awaitWrites(
-                it.table, device: facts.device, inode: facts.inode, start: range.start,
-                end: range.end, mayWait: $0)
-        }
+        return awaitOverlapping(request, &batch, facts)
     }
 
     /// True for what is done one at a time on its file: see StreamGate.

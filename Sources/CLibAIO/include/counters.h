@@ -45,7 +45,7 @@ struct ioctx_linux_counts {
 enum {
     IOCTX_CONTEXT_DYING = 1,   /* io_destroy was called */
     IOCTX_CONTEXT_ADOPTED = 2, /* the ring is the kernel's */
-    IOCTX_CONTEXT_FRESH = 4,   /* no io_submit yet */
+    IOCTX_CONTEXT_FRESH = 4,   /* may still become the kernel's: no io_submit yet */
 };
 
 /* The beginning of a context's record. */
