@@ -208,7 +208,7 @@ extension Ref where Pointee == LinuxFace {
             let result = checkEventfd(iocb, &gathered)
             if result < 0 { return result }
         }
-        // Where no daemon can be had it waits here, perhaps for somebody who waits for those before.
+        // Where no daemon can be had it waits here, perhaps for who waits for those before it.
         if !it.engine.isFileByHint(iocb.aio_fildes) { gathered.publish() }
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in

@@ -20,6 +20,8 @@ struct UringDaemon: ~Copyable {
     static let ignoredData = UInt64.max - 1
     /// Of a write to an eventfd: this and the index of the held file.
     static let signalData: UInt64 = 0x8000_0000
+    /// The same of a number for it in the daemon's table.
+    static let installData: UInt64 = 0x8001_0000
 
     /// How long a write to an eventfd may take before sleepers are woken nevertheless: it blocks
     /// only where the program has filled a blocking one up.

@@ -80,10 +80,11 @@ extension Ref where Pointee == Station {
         let isSignalled = job.it.operation != .notify || job.it.pollEvents != 0
         let number = job.it.resfd
         publish(job, from: state, result: result)
-        if isSignalled && number >= 0 { signalInProgram(number) }
+        if isSignalled && number >= 0 { signalInProgram(number, count: 1) }
     }
 
-    private func signalInProgram(_ number: Int32) {
+    /// Adds to an eventfd by its number in the program's table, if that leads to one.
+    func signalInProgram(_ number: Int32, count: UInt64) {
         let process = systemCall(
             Int32(IOCTX_SYS_pidfd_open), systemCall(Int32(SYS_getpid)), 0)
         if process < 0 { return }
@@ -91,7 +92,7 @@ extension Ref where Pointee == Station {
         let made = systemCall(Int32(IOCTX_SYS_pidfd_getfd), process, Int(number), 0)
         if made < 0 { return }
         let file = Int32(truncatingIfNeeded: made)
-        if AnonymousFile.name(of: file) == .eventfd { Eventfd.signal(file, count: 1) }
+        if AnonymousFile.name(of: file) == .eventfd { Eventfd.signal(file, count: count) }
         System.close(file)
     }
 }

@@ -32,10 +32,11 @@ extension Ref where Pointee == Station {
     /// The kernel may come back to the write later: it hands one to a blocking eventfd to a thread
     /// of its own. The file is held meanwhile, and `announced` belongs to the kernel.
     private func writeSignals(_ index: UInt32) {
-        let entry = workEntry()
         let file = it.files[index]
         file.it.announced = file.it.signals
         file.it.signals = 0
+        if it.uring.threads.areRefused { return askForNumber(index) }
+        let entry = workEntry()
         entry.it.opcode = UInt8(URING_OP_WRITE)
         entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
         entry.it.fd = Int32(bitPattern: index)
@@ -44,8 +45,42 @@ extension Ref where Pointee == Station {
         entry.it.user_data = UringDaemon.signalData | UInt64(index)
     }
 
-    /// A write to an eventfd is done; what has come meanwhile is written next.
-    func signalled(_ index: UInt32) {
+    /// A write to an eventfd is over. The kernel drops one to a blocking eventfd where it can make
+    /// no thread for it (a limit on threads or processes): then the daemon asks for a number to
+    /// write to by itself.
+    func signalled(_ index: UInt32, _ result: Int) {
+        if result == 8 { return endSignal(index) }
+        // It tried for some 50 ms.
+        if result == failure(ECANCELED) { it.uring.threads.areRefused = true }
+        askForNumber(index)
+    }
+
+    private func askForNumber(_ index: UInt32) {
+        let entry = workEntry()
+        entry.it.opcode = UInt8(URING_OP_FIXED_FD_INSTALL)
+        entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
+        entry.it.fd = Int32(bitPattern: index)
+        entry.it.user_data = UringDaemon.installData | UInt64(index)
+    }
+
+    /// Signals an eventfd by its number in the daemon's table, or, where the kernel gives none
+    /// (before Linux 6.8), by the one in the program's. A full one cannot be counted further.
+    func signalOneself(_ index: UInt32, _ installed: Int) {
+        let file = it.files[index]
+        if installed < 0 {
+            signalInProgram(file.it.descriptor, count: file.it.announced)
+        } else {
+            let number = Int32(truncatingIfNeeded: installed)
+            if System.readiness(of: number, UInt32(POLLOUT)) > 0 {
+                Eventfd.signal(number, count: file.it.announced)
+            }
+            System.close(number)
+        }
+        endSignal(index)
+    }
+
+    /// What has come meanwhile is written next.
+    private func endSignal(_ index: UInt32) {
         let file = it.files[index]
         file.it.announced = 0
         if file.it.signals > 0 { return writeSignals(index) }

@@ -190,7 +190,9 @@ extension Ref where Pointee == Station {
             } else if data == UringDaemon.ignoredData {
                 continue
             } else if data & ~0xffff == UringDaemon.signalData {
-                signalled(UInt32(truncatingIfNeeded: data & 0xffff))
+                signalled(UInt32(truncatingIfNeeded: data & 0xffff), Int(completion.result))
+            } else if data & ~0xffff == UringDaemon.installData {
+                signalOneself(UInt32(truncatingIfNeeded: data & 0xffff), Int(completion.result))
             } else if let job = it.table.job(named: data) {
                 it.uring.running &-= 1
                 complete(job, Int(completion.result))

@@ -21,6 +21,9 @@ struct UringThreads: ~Copyable {
     /// threads for all jobs.
     var lookedAtNs: UInt64 = 0
 
+    /// The kernel could not make one for a write to an eventfd.
+    var areRefused = false
+
     static let unknown = UInt32.max
     /// A job that was there one look ago hangs.
     static let lookIntervalNs: UInt64 = 50_000_000

@@ -390,6 +390,18 @@ static void user_can_change_with_requests_in_flight(void) {
     use_files(fd);
 }
 
+// The same, and one event is to be counted in an eventfd that its writers wait for.
+static long run_counted(io_context_t context, struct iocb *request, int counter) {
+    struct pollfd entry = {.fd = counter, .events = POLLIN};
+    eventfd_t count = 0;
+    io_set_eventfd(request, counter);
+    long result = run_one(context, request);
+    if (poll(&entry, 1, 3000) == 1)
+        eventfd_read(counter, &count);
+    expect(count, 1);
+    return result;
+}
+
 // One more thread can be had, or two, or three, and then no more: whoever comes away without one must
 // not take requests down with it.
 static void last_threads_are_enough(void) {
@@ -404,6 +416,7 @@ static void last_threads_are_enough(void) {
             set_limit(RLIMIT_NPROC, (rlim_t)threads);
             become_nobody();
             int fd = open_direct("file", O_RDWR | O_TRUNC), plain = open("file", O_RDONLY);
+            int counter = eventfd(0, 0);
             io_context_t context = new_context(8);
             struct iocb request;
             // A buffered one first: the ring stays ours.
@@ -411,11 +424,11 @@ static void last_threads_are_enough(void) {
             expect(run_one(context, &request), 0);
             for (int number = 0; number < writes; number++) {
                 io_prep_pwrite(&request, fd, buffer, BLOCK, number * BLOCK);
-                expect(run_one(context, &request), BLOCK);
+                expect(run_counted(context, &request, counter), BLOCK);
                 io_prep_fsync(&request, fd);
-                expect(run_one(context, &request), 0);
+                expect(run_counted(context, &request, counter), 0);
                 io_prep_pread(&request, fd, buffer, BLOCK, number * BLOCK);
-                expect(run_one(context, &request), BLOCK);
+                expect(run_counted(context, &request, counter), BLOCK);
             }
             _exit(0);
         }
