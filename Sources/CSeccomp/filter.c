@@ -39,7 +39,10 @@ static struct sock_filter instructions[] = {
 
 static void make_a_call(void *unused)
 {
+    uint64_t traps = UINT64_C(1) << (SIGSYS - 1);
+
     (void)unused;
+    ioctx_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, (intptr_t)&traps, 0, 8, 0, 0);
     ioctx_syscall(SYS_io_destroy, 0, 0, 0, 0, 0, 0);
     ioctx_syscall(SYS_exit_group, traps_seen != 0, 0, 0, 0, 0, 0);
 }

@@ -92,7 +92,11 @@ public enum Memory {
     public static func file(named name: StaticString, bytes: Int) -> Int32 {
         // A file beyond the limit would end the process with SIGXFSZ.
         if System.softLimit(RLIMIT_FSIZE) ?? 0 < UInt64(bytes) { return -EFBIG }
-        if filterForbidsFiles() { return -EPERM }
+        let isForbidden = System.filterForbids {
+            let made = Memory.createFile("")
+            return made < 0 ? made : systemCall(Int32(SYS_ftruncate), made, Memory.pageBytes)
+        }
+        if isForbidden { return -EPERM }
         let made = createFile(name)
         let file = Int32(truncatingIfNeeded: made)
         if made < 0 { return file }
@@ -100,16 +104,6 @@ public enum Memory {
         if sized >= 0 { return file }
         System.close(file)
         return Int32(truncatingIfNeeded: sized)
-    }
-
-    /// True when a seccomp filter is active and does not let a child make a file in memory: it
-    /// might kill this process for the attempt.
-    private static func filterForbidsFiles() -> Bool {
-        if !System.isFiltered { return false }
-        return unsafe ioctx_run_in_child(
-            { _ in
-                if Memory.createFile("") < 0 { _ = systemCall(Int32(SYS_exit_group), 1) }
-            }, nil) != 0
     }
 
     private static func createFile(_ name: StaticString) -> Int {

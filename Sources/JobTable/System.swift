@@ -144,9 +144,10 @@ public enum System {
     }
 
     /// A signal handler ends it early.
-    public static func sleep(nanoseconds: UInt64) {
+    @discardableResult
+    public static func sleep(nanoseconds: UInt64) -> Int {
         var time = timespec(nanoseconds: nanoseconds)
-        _ = withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
+        return withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
     }
 
     /// The calling thread's identifier. Not cached: a forked child has the thread-locals of its
@@ -156,10 +157,32 @@ public enum System {
         Int32(truncatingIfNeeded: systemCall(Int32(SYS_gettid)))
     }
 
+    private static func openRoot() -> Int {
+        let path: StaticString = "/"
+        return unsafe systemCall(
+            Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start), Int(IOCTX_O_PATH))
+    }
+
+    /// True when a filter of system calls is active and what `body` does fails in a child: here it
+    /// might be killed for it.
+    static func filterForbids(_ body: @convention(c) () -> Int) -> Bool {
+        if !isFiltered { return false }
+        var body = body
+        return withAddress(of: &body) { bodyAddress in
+            unsafe ioctx_run_in_child(
+                { argument in
+                    typealias Body = @convention(c) () -> Int
+                    if Ref<Body>(address: UInt(bitPattern: argument))?.it() ?? -1 < 0 {
+                        _ = systemCall(Int32(SYS_exit_group), 1)
+                    }
+                }, UnsafeMutableRawPointer(bitPattern: bodyAddress)) != 0
+        }
+    }
+
     /// Reads a small file such as a sysctl into `buffer`; the number of bytes, or a negated errno.
-    public static func readFile(_ path: StaticString, into buffer: UnsafeMutableRawBufferPointer)
-        -> Int
-    {
+    static func readFile(_ path: StaticString, into buffer: UnsafeMutableRawBufferPointer) -> Int {
+        // A sandbox may open what it needs and then nothing more.
+        if filterForbids({ System.openRoot() }) { return failure(EPERM) }
         let descriptor = unsafe systemCall(
             Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
             Int(O_RDONLY | O_CLOEXEC))

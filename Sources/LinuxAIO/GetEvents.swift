@@ -375,7 +375,8 @@ extension Ref where Pointee == LinuxFace {
             ? 0 : result
     }
 
-    /// ppoll with the caller's mask, until the deadline or for `sliceNs`. 0, -EINTR, -ETIMEDOUT.
+    /// ppoll with the caller's mask, until the deadline or for `sliceNs`; for a millisecond where a
+    /// filter refuses it. 0, -EINTR, -ETIMEDOUT.
     private func ppoll(_ reaping: Reaping, entry: Int, count: Int, sliceNs: UInt64) -> Int {
         let now = System.monotonicNs()
         let left = reaping.deadlineNs > now ? reaping.deadlineNs &- now : 0
@@ -384,6 +385,23 @@ extension Ref where Pointee == LinuxFace {
             systemCall(
                 Int32(SYS_ppoll), entry, count, $0, Int(bitPattern: reaping.sigmask), 8)
         }
-        return result == 0 ? failure(ETIMEDOUT) : min(result, 0)
+        if result >= 0 { return result == 0 ? failure(ETIMEDOUT) : 0 }
+        if result == failure(EINTR) { return result }
+        let slept = sleepWithMask(reaping.sigmask, nanoseconds: min(left, sliceNs, 1_000_000))
+        return slept == 0 && System.isPast(reaping.deadlineNs) ? failure(ETIMEDOUT) : slept
+    }
+
+    /// A handler that runs between the calls is not noticed.
+    private func sleepWithMask(_ sigmask: UInt, nanoseconds: UInt64) -> Int {
+        var before: UInt64 = 0
+        return withAddress(of: &before) { beforeAddress in
+            _ = systemCall(
+                Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), Int(bitPattern: sigmask),
+                beforeAddress, 8)
+            let slept = System.sleep(nanoseconds: nanoseconds)
+            _ = systemCall(
+                Int32(SYS_rt_sigprocmask), Int(SIG_SETMASK), beforeAddress, 0, 8)
+            return slept
+        }
     }
 }

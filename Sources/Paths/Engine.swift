@@ -283,11 +283,8 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func startNativeLocked() -> Bool {
-        guard kernelAIOIsUsableLocked(), let station = idleStation(.native) else {
-            it.nativeIsHopeless.store(true, ordering: .relaxed)
-            return false
-        }
-        let result = start(station, in: it.nativeStation)
+        let result =
+            kernelAIOIsUsableLocked() ? start(.native, in: it.nativeStation) : failure(ENOSYS)
         if result < 0 && !isForNow(result) { it.nativeIsHopeless.store(true, ordering: .relaxed) }
         return result == 0
     }
@@ -312,10 +309,6 @@ extension Ref where Pointee == EngineRecord {
     private func start(_ kind: Station.Kind, in slot: borrowing StationSlot) -> Int {
         if SandboxProbe.filterKills(kind) { return failure(EPERM) }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
-        return start(station, in: slot)
-    }
-
-    private func start(_ station: Ref<Station>, in slot: borrowing StationSlot) -> Int {
         // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
         station.it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
         defer { station.release() }

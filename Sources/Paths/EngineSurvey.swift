@@ -46,13 +46,20 @@ extension Engine {
     public static func survey() -> EngineSurvey {
         let uring = SandboxProbe.runInChild { SandboxProbe.tryUringDaemon() }
         let threads = SandboxProbe.runInChild { SandboxProbe.tryPrivateTable() }
-        let uringObstacle = uring == SandboxProbe.killed ? .killedBySeccomp : Obstacle(uring)
-        let threadsObstacle = threads == SandboxProbe.killed ? .killedBySeccomp : Obstacle(threads)
+        let uringFound = found(uring)
+        let threadsFound = found(threads)
         return EngineSurvey(
-            uring: uringObstacle, threads: threadsObstacle,
-            uringErrno: uring < 0 && uring != SandboxProbe.killed ? Int32(-uring) : 0,
-            threadsErrno: threads < 0 && threads != SandboxProbe.killed ? Int32(-threads) : 0,
-            chosen: uringObstacle == .none
-                ? .uring : (threadsObstacle == .none ? .threads : .inline))
+            uring: uringFound.obstacle, threads: threadsFound.obstacle,
+            uringErrno: uringFound.errno, threadsErrno: threadsFound.errno,
+            chosen: uringFound.obstacle == .none
+                ? .uring : (threadsFound.obstacle == .none ? .threads : .inline))
+    }
+
+    private static func found(_ result: Int) -> (obstacle: Obstacle, errno: Int32) {
+        switch result {
+        case SandboxProbe.killed: (.killedBySeccomp, 0)
+        case SandboxProbe.childless: (.other, EAGAIN)
+        default: (Obstacle(result), Int32(max(-result, 0)))
+        }
     }
 }

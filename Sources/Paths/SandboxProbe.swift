@@ -4,16 +4,21 @@ import CLibAIO
 import JobTable
 
 enum SandboxProbe {
-    /// Not an errno: the child was killed.
+    /// No errnos: the child was killed, and none could be had.
     static let killed = -10_000
+    static let childless = -10_001
 
     /// True when a seccomp filter is active and kills a process that tries the calls of such
-    /// daemons.
+    /// daemons, or nobody can try them.
     static func filterKills(_ kind: Station.Kind) -> Bool {
         if !System.isFiltered { return false }
-        return kind == .uring
-            ? runInChild { SandboxProbe.tryUringDaemon() } == killed
-            : runInChild { SandboxProbe.tryPrivateTable() } == killed
+        let result =
+            switch kind {
+            case .uring: runInChild { SandboxProbe.tryUringDaemon() }
+            case .pool: runInChild { SandboxProbe.tryPrivateTable() }
+            case .native: runInChild { SandboxProbe.tryDaemon() }
+            }
+        return result == killed || result == childless
     }
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
@@ -28,14 +33,13 @@ enum SandboxProbe {
         return systemCall(Int32(SYS_kcmp), thread, thread, 0, 0, 0)
     }
 
-    /// What `body` comes to in a child, or `killed`. There SIGSYS is blocked, as in daemons: a
-    /// filter that traps kills, whatever handler the program has.
+    /// What `body` comes to in a child, or `killed`, or `childless`.
     static func runInChild(_ body: @convention(c) () -> Int) -> Int {
         let page = systemCall(
             Int32(SYS_mmap), 0, Memory.pageBytes, Int(PROT_READ | PROT_WRITE),
             Int(MAP_SHARED | MAP_ANONYMOUS), -1, 0)
         guard page > 0, let probe = Ref<Probe>(address: UInt(bitPattern: page)) else {
-            return failure(ENOMEM)
+            return childless
         }
         defer { Memory.unmap(probe.address, bytes: Memory.pageBytes) }
         probe.it.result = killed
@@ -43,16 +47,12 @@ enum SandboxProbe {
         let status = unsafe ioctx_run_in_child(
             { argument in
                 guard let probe = Ref<Probe>(address: UInt(bitPattern: argument)) else { return }
-                var trap = UInt64(1) << UInt64(SIGSYS - 1)
-                _ = withAddress(of: &trap) {
-                    systemCall(Int32(SYS_rt_sigprocmask), Int(SIG_BLOCK), $0, 0, 8)
-                }
                 if let body = probe.it.body { probe.it.result = body() }
             }, UnsafeMutableRawPointer(probe.pointer))
         // Whoever else may have waited for the child, its answer is in the shared page, or it is
         // taken for killed.
         return status < 0 && probe.it.result == killed && status != -ECHILD
-            ? Int(status) : probe.it.result
+            ? childless : probe.it.result
     }
 
     private struct Probe {
@@ -78,15 +78,25 @@ enum SandboxProbe {
     /// The same, and by the way that the daemon leaves the program's descriptor table: for a child.
     static func tryUringDaemon() -> Int {
         let result = tryUring()
+        _ = tryDaemon()
+        _ = systemCall(Int32(SYS_pipe2), 0, 0)
         _ = systemCall(
             Int32(IOCTX_SYS_close_range), Int(UInt32.max), Int(UInt32.max),
             Int(IOCTX_CLOSE_RANGE_UNSHARE))
         return result
     }
 
+    /// What every daemon does: pthread_create, and files of its own. The calls fail; 0.
+    private static func tryDaemon() -> Int {
+        _ = systemCall(Int32(SYS_clone3), 0, 0)
+        _ = systemCall(Int32(SYS_eventfd2), 0, -1)
+        return 0
+    }
+
     /// 0 when daemons can have a descriptor table of their own and files can be sent to it. For a
     /// child, as well.
     static func tryPrivateTable() -> Int {
+        _ = tryDaemon()
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 3, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
         // Old container profiles answer EPERM to calls that they do not know.
@@ -105,7 +115,6 @@ enum SandboxProbe {
         _ = systemCall(Int32(SYS_epoll_create1), 0)
         _ = systemCall(Int32(SYS_epoll_ctl), -1, 0, 0, 0)
         _ = systemCall(Int32(SYS_epoll_pwait), -1, 0, 0, 0, 0, 0)
-        _ = systemCall(Int32(SYS_eventfd2), 0, 0)
         _ = systemCall(Int32(SYS_fsync), -1)
         _ = systemCall(Int32(SYS_fdatasync), -1)
         return 0

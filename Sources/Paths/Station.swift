@@ -74,8 +74,8 @@ struct Station: ~Copyable {
 
     /// How many files a station can hold at the moment. Both a table of registered files and a
     /// descriptor table are bounded by RLIMIT_NOFILE. A pool has seven of its own in its table:
-    /// /dev/null three times, two receivers, the epoll set, the bell; some more are to spare. The
-    /// last slot of a ring is its tombstone's.
+    /// Three eventfds of nobody's, two receivers, the epoll set, the bell; some more are to spare.
+    /// The last slot of a ring is its tombstone's.
     static func filesMax(_ kind: Kind) -> UInt32 {
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)
         return UInt32(clamping: min(open &- (kind == .pool ? 24 : 1), 4096))

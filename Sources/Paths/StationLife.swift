@@ -110,7 +110,8 @@ extension Ref where Pointee == Station {
     func endDaemon() { it.table.it.counters.it.daemons.lower() }
 
     /// Gives the calling thread a descriptor table of its own with nothing of the program's in
-    /// it: 0 to 2 are /dev/null, so that no received file lands there. 0 or a negated errno.
+    /// it: 0 to 2 are eventfds of nobody's, so that no received file lands there. 0 or a negated
+    /// errno.
     func leaveDescriptorTable() -> Int {
         var result = systemCall(
             Int32(IOCTX_SYS_close_range), 0, Int(UInt32.max), Int(IOCTX_CLOSE_RANGE_UNSHARE))
@@ -122,14 +123,7 @@ extension Ref where Pointee == Station {
             for descriptor in 0..<Int32(truncatingIfNeeded: count) { System.close(descriptor) }
         }
         if result < 0 { return result }
-        for _ in 0..<3 {
-            let path: StaticString = "/dev/null"
-            let opened = unsafe systemCall(
-                Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
-                Int(O_RDWR | O_CLOEXEC))
-            // Without /dev/null any harmless file will do.
-            if opened < 0 { _ = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC)) }
-        }
+        for _ in 0..<3 { _ = systemCall(Int32(SYS_eventfd2), 0, Int(O_CLOEXEC)) }
         return 0
     }
 }

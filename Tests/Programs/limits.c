@@ -239,6 +239,23 @@ static void no_memory_for_more_requests_is_enough(void) {
     must(io_destroy(context), 0);
 }
 
+static void install(struct sock_filter *filter, unsigned short length) {
+    struct sock_fprog program = {length, filter};
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+// Of two calls at most.
+static void forbid(int call, int other, unsigned action) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)other, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, action),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    install(filter, sizeof filter / sizeof filter[0]);
+}
+
 // As after the failure of a file system: the descriptor is good, and nothing is to be learnt of its file.
 // At any file with that number or a higher one.
 static void let_nobody_look_at(int fd) {
@@ -251,9 +268,7 @@ static void let_nobody_look_at(int fd) {
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (unsigned)fd, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
-    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    install(filter, sizeof filter / sizeof filter[0]);
 }
 
 static void a_file_that_cannot_be_looked_at_answers_itself(void) {
@@ -528,6 +543,59 @@ static void files_can_be_read_when_none_can_be_opened_any_more(void) {
     use_files(fd);
 }
 
+// A sandbox that ends who opens anything, from the start, and once the daemons have left.
+static void nothing_is_opened_in_a_sandbox(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    setenv("IOCTX_AIOD_LIFETIME", "50", 1);
+    for (int late = 0; late < 2; late++) {
+        pid_t child = fork();
+        if (child == 0) {
+            if (late) use_files(fd);
+            forbid(SYS_openat, SYS_pipe2, late ? SECCOMP_RET_KILL_THREAD : SECCOMP_RET_KILL_PROCESS);
+            use_files(fd);
+            sleep_ms(300);
+            use_files(fd);
+            _exit(0);
+        }
+        expect_clean_exit(child, 10);
+    }
+}
+
+static void aio_suspend_needs_no_poll(void) {
+    int pipes[2];
+    char byte;
+    struct aiocb block = {.aio_buf = &byte, .aio_nbytes = 1};
+    const struct aiocb *list[] = {&block};
+    struct timespec time = {0, 10000000};
+    must(pipe(pipes), 0);
+    block.aio_fildes = pipes[0];
+    block.aio_sigevent.sigev_notify = SIGEV_NONE;
+    must(aio_read(&block), 0);
+    forbid(SYS_poll, SYS_poll, SECCOMP_RET_KILL_PROCESS);
+    expect(aio_suspend(list, 1, &time), -1);
+    expect(errno, EAGAIN);
+    must(write(pipes[1], "x", 1), 1);
+    must(aio_suspend(list, 1, NULL), 0);
+    expect(aio_return(&block), 1);
+}
+
+static atomic_int *traps;
+
+static void count_trap(int number) {
+    (void)number;
+    atomic_fetch_add(traps, 1);
+}
+
+// The program has a handler for what its filter traps: what is tried in a child is not for it.
+static void no_handler_runs_for_what_is_tried(void) {
+    int fd = patterned_file("file", 1, 64 * BLOCK);
+    traps = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    signal(SIGSYS, count_trap);
+    forbid(SYS_memfd_create, SYS_clone3, SECCOMP_RET_TRAP);
+    use_files(fd);
+    expect(atomic_load(traps), 0);
+}
+
 // POSIX AIO's threads in the C library have SIGXFSZ blocked: the request fails, and the program lives.
 static void aio_write_beyond_the_file_size_limit_fails(void) {
     int fd = patterned_file("file", 1, BLOCK);
@@ -716,6 +784,9 @@ static const struct test_case cases[] = {
     LAYER_CASE(a_function_whose_thread_cannot_be_had_is_called, 0, "the C library drops it"),
     CASE(a_refused_list_is_told_in_its_blocks),
     CASE(files_can_be_read_when_none_can_be_opened_any_more),
+    CASE(nothing_is_opened_in_a_sandbox),
+    CASE(no_handler_runs_for_what_is_tried),
+    CASE(aio_suspend_needs_no_poll),
     CASE(aio_write_beyond_the_file_size_limit_fails),
     LAYER_CASE(requests_go_on_when_the_room_for_vectors_is_taken, 40,
         "on the kernel io_submit itself waits for the pipe"),

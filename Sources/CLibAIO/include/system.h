@@ -199,8 +199,9 @@ int ioctx_thread_start(void *(*body)(void *), void *argument, size_t stack_bytes
 void ioctx_note_starter(void);
 
 /*
- * Runs body(argument) in a child that shares no memory with us except MAP_SHARED mappings and
- * sends no signal when it ends: a seccomp filter that kills, kills the child.
+ * Runs body(argument) in a child that shares no memory with us except MAP_SHARED mappings, has its signals
+ * blocked, leaves no core and sends no signal when it ends: a seccomp filter that kills or traps, kills the
+ * child.
  * Returns the wait status, or a negated errno when no child could be had.
  */
 int ioctx_run_in_child(void (*body)(void *), void *argument);
