@@ -153,8 +153,11 @@ extension Ref where Pointee == EngineRecord {
         if request.face != .posix || request.operation != .write || !facts.isRegular {
             return false
         }
+        // What no file can hold is wrong in itself (fs/read_write.c, rw_verify_area).
+        let isImpossible = request.offset.addingReportingOverflow(Int64(request.length)).overflow
         let start = appends(request, facts) ? facts.status.size : request.offset
-        return request.length > 0 && UInt64(clamping: start) >= batch.submission.sizeLimit()
+        return request.length > 0 && !isImpossible
+            && UInt64(clamping: start) >= batch.submission.sizeLimit()
     }
 
     func appends(_ request: Request, _ facts: FileFacts) -> Bool {

@@ -610,6 +610,13 @@ static void aio_write_beyond_the_file_size_limit_fails(void) {
         expect(aio_error(&block), number < 2 ? 0 : EFBIG);
         expect(aio_return(&block), number < 2 ? BLOCK : -1);
     }
+    // What no file can hold is wrong whatever the limit.
+    struct aiocb block = {
+        .aio_fildes = fd, .aio_buf = buffer, .aio_nbytes = BLOCK, .aio_offset = INT64_MAX - 10,
+        .aio_sigevent.sigev_notify = SIGEV_NONE};
+    must(aio_write(&block), 0);
+    while (aio_error(&block) == EINPROGRESS) sleep_ms(1);
+    expect(aio_error(&block), EINVAL);
 }
 
 // lib/iov_iter.c: a transfer ends at 2 GiB less a page, which parts must not exceed together.
