@@ -83,6 +83,11 @@ public struct Job: ~Copyable {
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
+    /// A stream that is a socket: an error that comes once a write has moved something is the next
+    /// request's to report, and no signal.
+    public var isSocket: Bool  // (w)
+    /// With a daemon on io_uring: what its ring was asked last. The daemon's alone.
+    public var asked: RingQuestion
     /// One at a time on its file: a direct write that makes it longer, a deferred buffered write,
     /// an fsync that comes after one.
     public var isExclusive: Bool  // (w)
@@ -156,6 +161,16 @@ public struct Job: ~Copyable {
     /// Identity of the file, for the gates: st_dev and st_ino, 0 where there is none.
     public var device: UInt64  // (w)
     public var inode: UInt64  // (w)
+}
+
+/// What a ring is asked for a job.
+public enum RingQuestion: UInt8 {
+    /// The request itself.
+    case itself
+    /// Of a write to a socket that has moved something: whether there is room for the rest.
+    case room
+    /// Of a POLL that has fired for nothing that it is about: each change from now on.
+    case changes
 }
 
 /// A job by its address, which stays good for the life of the process.

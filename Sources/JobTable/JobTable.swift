@@ -128,6 +128,8 @@ extension Ref where Pointee == JobTable {
         job.it.queueNext = Job.none
         job.it.isBuffered = false
         job.it.isStream = false
+        job.it.isSocket = false
+        job.it.asked = .itself
         job.it.isExclusive = false
         job.it.mustStartDisk = false
         job.it.wasSeen = false

@@ -350,6 +350,20 @@ extension Ref where Pointee == EngineRecord {
         job.isInStreamGate ? it.streams.unpark(job) : it.syncs.unpark(job)
     }
 
+    /// Whether there is a station that nobody can reach any more, and that has not left yet.
+    var hasLostStation: Bool {
+        var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))
+        while let station = next {
+            if station.it.isLost.load(ordering: .sequentiallyConsistent)
+                && station.it.state.load(ordering: .acquiring) != Station.dead
+            {
+                return true
+            }
+            next = Ref<Station>(address: station.it.nextStation)
+        }
+        return false
+    }
+
     /// Tells every daemon to look for jobs whose cancellation was requested.
     public func announceCancellations() {
         var next = Ref<Station>(address: it.stations.load(ordering: .acquiring))

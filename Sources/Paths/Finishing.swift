@@ -105,6 +105,14 @@ extension Ref where Pointee == Station {
         if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
+    /// True when a socket that has taken part of a write is found to take no more, by what poll(2)
+    /// tells: its error is left for the next request, and the bytes until then are the result
+    /// (net/ipv4/tcp.c, tcp_sendmsg_locked).
+    func isBroken(_ job: JobRef, _ readiness: Int) -> Bool {
+        job.it.isSocket && job.it.operation == .write && job.it.progress > 0
+            && (readiness < 0 || readiness & Int(POLLERR | POLLHUP) != 0)
+    }
+
     /// The signal that the kernel would have sent to the thread that submitted the write; the C
     /// library's POSIX AIO sends none. In the submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
@@ -120,10 +128,11 @@ extension Ref where Pointee == Station {
     }
 
     /// What a finished transfer reports: the bytes of all its parts, or the error of the first. A
-    /// pipe that lost its reader after some of them is known by the signal alone.
+    /// pipe that lost its reader after some of them is known by the signal alone (fs/pipe.c,
+    /// pipe_write), a socket by the next request.
     func totalResult(_ job: JobRef, last: Int) -> Int {
         if job.it.progress == 0 { return last }
-        if last == failure(EPIPE) { raisePipeSignal(job) }
+        if last == failure(EPIPE) && !job.it.isSocket { raisePipeSignal(job) }
         return job.it.progress &+ max(last, 0)
     }
 }

@@ -200,6 +200,7 @@ extension Ref where Pointee == EngineRecord {
         job.it.blocksWhenReady = request.operation == .write && facts.blocksWriters
         job.it.isStream =
             facts.kind == .stream && request.operation != .poll && !job.it.blocksWhenReady
+        job.it.isSocket = job.it.isStream && facts.isSocket
         job.it.submitter =
             job.it.isStream && request.face == .linux
             ? UInt32(bitPattern: System.threadIdentifier()) : CurrentThread().name

@@ -14,11 +14,13 @@ import Synchronization
 extension Ref where Pointee == Station {
     /// One turn of the manager. True when it has left.
     func manage() -> Bool {
-        // Nobody can reach a lost station, so it looks by itself; with jobs under way, or parked in
-        // a gate, it does not sleep too long, for it may be lost without knowing.
-        let lost = it.isLost.load(ordering: .sequentiallyConsistent)
-        let busy =
-            it.running.load(ordering: .acquiring) != 0 || it.users.load(ordering: .acquiring) != 0
+        // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
+        // sleep too long, for it may be lost without knowing. The threads of one that is lost
+        // cannot tell this one that they have given it a job which was parked behind theirs.
+        let lost =
+            it.isLost.load(ordering: .sequentiallyConsistent)
+            || it.users.load(ordering: .acquiring) != 0 && it.engine.hasLostStation
+        let busy = it.running.load(ordering: .acquiring) != 0
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
         let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
@@ -260,6 +262,12 @@ extension Ref where Pointee == Station {
         }
         let isWrite = job.it.operation == .write
         while true {
+            if job.it.isSocket && job.it.progress > 0
+                && isBroken(job, System.readiness(of: number, 0))
+            {
+                settle(job, from: .running, result: job.it.progress)
+                return true
+            }
             var result = StreamTransfer.attempt(
                 isWrite: isWrite, number, it.table.vectorsAddress(job),
                 Int(job.it.vectorCount &- job.it.vectorFirst), job.it.offset, job.it.rwFlags)

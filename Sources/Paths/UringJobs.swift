@@ -80,13 +80,22 @@ extension Ref where Pointee == Station {
     private func submit(_ job: JobRef) {
         takePriority(of: job)
         let entry = workEntry()
+        // The rest of a write: see `isBroken`.
+        let mustAskForRoom =
+            job.it.isSocket && job.it.operation == .write && job.it.progress > 0
+            && job.it.asked == .itself
         entry.it.fd = Int32(bitPattern: job.it.heldFile)
         entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
         if job.it.blocksWhenReady { entry.it.flags |= UInt8(URING_SQE_ASYNC) }
         entry.it.user_data = job.name
         switch job.it.operation {
+        case .write where mustAskForRoom:
+            entry.it.opcode = UInt8(URING_OP_POLL_ADD)
+            entry.it.op_flags = UInt32(POLLOUT)
         case .read, .write:
             describeTransfer(job, entry)
+            // It was ready: it may not wait, and take the socket's error when that comes.
+            if job.it.asked == .room { entry.it.op_flags |= UInt32(IOCTX_RWF_NOWAIT) }
         case .fsync, .fdatasync:
             entry.it.opcode = UInt8(URING_OP_FSYNC)
             entry.it.op_flags =
@@ -94,9 +103,11 @@ extension Ref where Pointee == Station {
         case .poll:
             entry.it.opcode = UInt8(URING_OP_POLL_ADD)
             entry.it.op_flags = job.it.pollEvents
+            if job.it.asked == .changes { entry.it.length = UInt32(URING_POLL_ADD_MULTI) }
         case .notify:
             break
         }
+        if job.it.operation == .write { job.it.asked = mustAskForRoom ? .room : .itself }
         it.uring.running &+= 1
         if job.awaitsReadiness {
             _ = job.transition(from: .running, to: .waiting)
@@ -155,12 +166,16 @@ extension Ref where Pointee == Station {
             {
                 return
             }
-            let entry = workEntry()
-            entry.it.opcode = UInt8(URING_OP_ASYNC_CANCEL)
-            entry.it.fd = -1
-            entry.it.address = job.name
-            entry.it.user_data = UringDaemon.ignoredData
+            cancelOnRing(job)
         }
+    }
+
+    private func cancelOnRing(_ job: JobRef) {
+        let entry = workEntry()
+        entry.it.opcode = UInt8(URING_OP_ASYNC_CANCEL)
+        entry.it.fd = -1
+        entry.it.address = job.name
+        entry.it.user_data = UringDaemon.ignoredData
     }
 
     // MARK: Finishing jobs
@@ -194,6 +209,11 @@ extension Ref where Pointee == Station {
             } else if data & ~0xffff == UringDaemon.installData {
                 signalOneself(UInt32(truncatingIfNeeded: data & 0xffff), Int(completion.result))
             } else if let job = it.table.job(named: data) {
+                if completion.flags & UInt32(URING_CQE_MORE) != 0 {
+                    // Of a POLL that is asked about changes: it is done when one is what it wants.
+                    if Int(completion.result) & Int(job.it.pollEvents) == 0 { continue }
+                    cancelOnRing(job)
+                }
                 it.uring.running &-= 1
                 complete(job, Int(completion.result))
             }
@@ -208,13 +228,14 @@ extension Ref where Pointee == Station {
             if job.it.isBuffered { it.readsRunning.wrappingSubtract(1, ordering: .relaxed) }
         }
         if mustContinue(job, result) {
-            if result > 0 { it.table.advance(job, by: result) }
+            if result > 0 && job.it.asked == .itself { it.table.advance(job, by: result) }
             if state == .waiting { _ = job.transition(from: .waiting, to: .running) }
             submit(job)
             return
         }
         var total = result
         switch job.it.operation {
+        case .write where job.it.asked == .room: total = job.it.progress
         case .read, .write:
             // Unless it was cancelled, what was interrupted goes on: see mustContinue.
             total = totalResult(job, last: result == failure(EINTR) ? failure(ECANCELED) : result)
@@ -227,10 +248,19 @@ extension Ref where Pointee == Station {
 
     /// True when the kernel's own read or write would have gone on: a buffered transfer on a file
     /// ends early only at the end of the file, and a blocking write on a pipe or socket not at
-    /// all. An interruption is ours, not the program's; so is the refusal of a priority.
+    /// all. An interruption is ours, not the program's; so is the refusal of a priority. A POLL
+    /// goes on that was woken by what it is not about: a ring always tells of a peer that will send
+    /// no more (io_uring/poll.c, IO_POLL_UNMASK).
     private func mustContinue(_ job: JobRef, _ result: Int) -> Bool {
-        guard job.it.operation == .read || job.it.operation == .write else { return false }
         if job.it.cancelRequested.load(ordering: .acquiring) { return false }
+        if job.it.operation == .poll {
+            if result <= 0 || result & Int(job.it.pollEvents) != 0 { return false }
+            job.it.asked = .changes
+            return true
+        }
+        guard job.it.operation == .read || job.it.operation == .write else { return false }
+        if job.it.asked == .room { return !isBroken(job, result) }
+        if result == failure(EAGAIN) && job.it.isSocket && job.it.progress > 0 { return true }
         if result == failure(EINTR) || lowerPriority(of: job, after: result) { return true }
         if result <= 0 || result >= job.it.length { return false }
         return job.it.isStream ? job.it.operation == .write : job.it.isBuffered

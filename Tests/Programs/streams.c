@@ -142,9 +142,9 @@ static void a_write_that_loses_its_reader_tells_its_part_and_signals(void) {
     expect(atomic_load(&pipe_signals), 1);
 }
 
-#define NO_SIGNAL 0x100  // RWF_NOSIGNAL, since Linux 6.18
-
 static ssize_t write_some(int fd, const char *data) { return write(fd, data, 4096); }
+
+#define NO_SIGNAL 0x100  // RWF_NOSIGNAL, since Linux 6.18
 
 static void a_write_that_wants_no_signal_brings_none(void) {
     char *data = calloc(1, BIG);
@@ -174,6 +174,123 @@ static void a_write_that_wants_no_signal_brings_none(void) {
         close(ends[1]);
     }
     expect(atomic_load(&pipe_signals), 0);
+}
+
+// ---- A socket whose peer goes away amid a write ----------------------------------------------
+
+#define HUGE (8 << 20)
+
+static void connect_over_tcp(int ends[2]) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    must(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    must(listen(listener, 1), 0);
+    must(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    ends[0] = socket(AF_INET, SOCK_STREAM, 0);
+    must(connect(ends[0], (struct sockaddr *)&address, sizeof address), 0);
+    ends[1] = accept(listener, NULL, NULL);
+    must_that(ends[1] >= 0, "accept: %s", strerror(errno));
+    close(listener);
+}
+
+static void *read_some_and_close(void *fd) {
+    char bytes[4096];
+    sleep_ms(100);
+    must(read(*(int *)fd, bytes, sizeof bytes), sizeof bytes);
+    sleep_ms(20);
+    close(*(int *)fd);
+    return NULL;
+}
+
+// With what went through as the result, and no signal: the error is the next write's.
+static void a_socket_tells_its_error_to_the_next_write(void) {
+    char *data = calloc(1, HUGE);
+    io_context_t context = new_context(8);
+    signal(SIGPIPE, count_signal);
+    for (int tcp = 0; tcp < 2; tcp++) {
+        struct iocb request;
+        pthread_t closer;
+        int ends[2];
+        if (tcp) connect_over_tcp(ends);
+        else must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        io_prep_pwrite(&request, ends[0], data, HUGE, 0);
+        start_thread(&closer, read_some_and_close, &ends[1]);
+        long sent = run_one(context, &request);
+        expect_that(sent > 0 && sent < HUGE, "%ld bytes went through", sent);
+        pthread_join(closer, NULL);
+        expect(atomic_load(&pipe_signals), 0);
+        if (tcp) expect(run_one(context, &request), -ECONNRESET);
+        close(ends[0]);
+    }
+    expect(atomic_load(&pipe_signals), 0);
+}
+
+// The peer will send no more, which is not what the poll is about.
+static void a_poll_for_room_outlives_half_of_its_peer(void) {
+    struct timespec soon = {0, 50000000};
+    static char data[4096];
+    io_context_t context = used_context(8);
+    struct io_event event;
+    struct iocb request;
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        int ends[2];
+        must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        must(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+        while (write_some(ends[0], data) > 0) {}
+        io_prep_poll(&request, ends[0], POLLOUT);
+        submit(context, &request);
+        sleep_ms(20);
+        must(shutdown(ends[1], SHUT_WR), 0);
+        expect(io_getevents(context, 1, 1, &event, &soon), 0);
+        if (cancelled) {
+            must(io_cancel(context, &request, &event), -EINPROGRESS);
+            reap(context, 1, &event);
+            expect((long)event.res, 0);
+        } else {
+            must(fcntl(ends[1], F_SETFL, O_NONBLOCK), 0);
+            while (read(ends[1], data, sizeof data) > 0) {}
+            reap(context, 1, &event);
+            expect((long)event.res & POLLOUT, POLLOUT);
+        }
+        close(ends[0]);
+        close(ends[1]);
+    }
+    must(io_destroy(context), 0);
+}
+
+// ---- A daemon that is lost -------------------------------------------------------------------
+
+// Closes what is not the program's own: sockets and rings with numbers from `first` on.
+static void close_strangers(int first) {
+    char path[64], name[64];
+    for (int fd = first; fd < 100; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, name, sizeof name - 1);
+        if (length <= 0) continue;
+        name[length] = 0;
+        if (strstr(name, "socket:") || strstr(name, "io_uring")) close(fd);
+    }
+}
+
+// Two daemons have a read each, and the second one's waits for the first one's.
+static void a_read_behind_one_of_a_lost_daemon_ends_with_it(void) {
+    setenv("IOCTX_AIOD_LIFETIME", "60000", 1);
+    struct iocb first, second;
+    struct io_event events[2];
+    char bytes[2];
+    int ends[2];
+    must(pipe(ends), 0);
+    io_context_t context = new_context(8);
+    io_prep_pread(&first, ends[0], &bytes[0], 1, 0);
+    io_prep_pread(&second, ends[0], &bytes[1], 1, 0);
+    submit(context, &first);
+    close_strangers(ends[1] + 1);
+    submit(context, &second);
+    sleep_ms(50);
+    must(write(ends[1], "xy", 2), 2);
+    reap(context, 2, events);
+    expect((long)events[0].res + (long)events[1].res, 2);
 }
 
 // ---- A terminal that nobody reads ----------------------------------------------------------
@@ -382,6 +499,9 @@ int main(int argc, char **argv) {
         CASE(aio_write_to_a_fifo_with_too_little_room_returns),
         CASE(a_fifo_without_writers_is_at_its_end),
         CASE(a_socket_that_was_shut_down_is_at_its_end),
+        CASE(a_socket_tells_its_error_to_the_next_write),
+        CASE(a_poll_for_room_outlives_half_of_its_peer),
+        LAYER_CASE(a_read_behind_one_of_a_lost_daemon_ends_with_it, 20, WAITS),
         LAYER_CASE(the_last_write_lets_go_of_its_pipe_before_its_event, 20, WAITS),
     };
     return RUN_CASES(argc, argv, cases);

@@ -123,6 +123,8 @@ enum {
     URING_SQE_FIXED_FILE = 1u << 0,
     URING_SQE_ASYNC = 1u << 4,
     URING_FSYNC_DATASYNC = 1u << 0,
+    URING_POLL_ADD_MULTI = 1u << 0,
+    URING_CQE_MORE = 1u << 1,
     URING_MSG_SEND_FD = 1,
     URING_MSG_CQE_SKIP = 1u << 0,
     URING_OP_SUPPORTED = 1u << 0,
