@@ -23,7 +23,7 @@ need_packages() {
         "$* contain, and put what they bring on PATH"
     for package in "$@"; do
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
-            missing+=("$package")
+            [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
     done
     if ((${#missing[@]} == 0)); then return; fi
     ((EUID == 0)) || die "packages are missing; run: sudo apt-get install ${missing[*]}"

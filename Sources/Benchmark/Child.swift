@@ -97,43 +97,41 @@ final class Child {
 
     /// Has it end, and returns what it has measured.
     func end() throws -> Measurement {
-        endInput()
-        while readMore() {}
-        guard let answer = try? JSONDecoder().decode(ChildAnswer.self, from: Data(said)) else {
-            throw failure()
-        }
-        if status == nil {
-            var value: Int32 = 0
-            waitpid(process, &value, 0)
-            reaped(value)
-        }
-        switch answer {
+        switch answer() {
         case .measured(let measurement): return measurement
         case .skipped(let reason): throw Skip(reason)
         case .trouble(let words): throw Trouble("\(name): \(words)")
+        case nil: throw Trouble("\(name): \(wayOut)")
         }
     }
 
     /// Why it did not say what it should: it has said so itself, or ended.
     private func failure() -> any Error {
+        do {
+            _ = try end()
+            return Trouble("\(name): \(wayOut)")
+        } catch {
+            return error
+        }
+    }
+
+    /// What it says at its end, which is awaited.
+    private func answer() -> ChildAnswer? {
         endInput()
         while readMore() {}
-        if let answer = try? JSONDecoder().decode(ChildAnswer.self, from: Data(said)) {
-            switch answer {
-            case .skipped(let reason): return Skip(reason)
-            case .trouble(let words): return Trouble("\(name): \(words)")
-            case .measured: break
-            }
-        }
         if status == nil {
             var value: Int32 = 0
             waitpid(process, &value, 0)
             reaped(value)
         }
+        return try? JSONDecoder().decode(ChildAnswer.self, from: Data(said))
+    }
+
+    private var wayOut: String {
         let signal = (status ?? 0) & 0x7f
-        if signal == SIGALRM { return Trouble("\(name): no end within \(limitSeconds) s") }
-        if signal != 0 { return Trouble("\(name): died, \(String(cString: strsignal(signal)))") }
-        return Trouble("\(name): ended with \((status ?? 0) >> 8 & 0xff)")
+        if signal == SIGALRM { return "no end within \(limitSeconds) s" }
+        if signal != 0 { return "died, \(String(cString: strsignal(signal)))" }
+        return "ended with \((status ?? 0) >> 8 & 0xff)"
     }
 
     private func endInput() {

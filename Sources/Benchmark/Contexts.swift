@@ -55,13 +55,8 @@ enum Memory {
     }
 
     private static func field(_ name: String, of path: String) throws -> Int {
-        guard let file = fopen(path, "re") else { throw Skip("needs \(path)") }
-        defer { fclose(file) }
-        var line: UnsafeMutablePointer<CChar>?
-        var room = 0
-        defer { free(line) }
-        while getline(&line, &room, file) > 0 {
-            let words = String(cString: line!).split(whereSeparator: \.isWhitespace)
+        for line in TextFile.lines(path) {
+            let words = line.split(whereSeparator: \.isWhitespace)
             if words.count > 1, words[0] == name, let number = Int(words[1]) {
                 return number * 1024
             }

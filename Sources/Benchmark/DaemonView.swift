@@ -1,6 +1,7 @@
 // What the layer's daemon holds, as the kernel shows it in /proc.
 
 import Glibc
+import TestBed
 
 struct DaemonView {
     /// Files that it keeps for requests: in its ring's table, or in its own table of descriptors.
@@ -13,9 +14,9 @@ struct DaemonView {
     init() {
         for thread in Self.entries("/proc/self/task") {
             let folder = "/proc/self/task/\(thread)"
-            if Self.lines("\(folder)/comm").first != Self.name { continue }
+            if TextFile.lines("\(folder)/comm").first != Self.name { continue }
             for descriptor in Self.entries("\(folder)/fdinfo") {
-                count(Self.lines("\(folder)/fdinfo/\(descriptor)"))
+                count(TextFile.lines("\(folder)/fdinfo/\(descriptor)"))
             }
         }
     }
@@ -48,18 +49,5 @@ struct DaemonView {
             if !name.hasPrefix(".") { names.append(name) }
         }
         return names
-    }
-
-    private static func lines(_ path: String) -> [String] {
-        guard let file = fopen(path, "re") else { return [] }
-        defer { fclose(file) }
-        var result: [String] = []
-        var line: UnsafeMutablePointer<CChar>?
-        var room = 0
-        defer { free(line) }
-        while getline(&line, &room, file) > 0 {
-            result.append(String(String(cString: line!).prefix { $0 != "\n" }))
-        }
-        return result
     }
 }

@@ -1,6 +1,7 @@
 // On what the numbers were taken.
 
 import Glibc
+import TestBed
 
 public struct Machine: Encodable, Sendable {
     public let kernel: String
@@ -12,13 +13,13 @@ public struct Machine: Encodable, Sendable {
     public init(kernel: String, folder: String) {
         self.kernel = kernel
         processor =
-            Self.lines("/proc/cpuinfo").first { $0.hasPrefix("model name") }
+            TextFile.lines("/proc/cpuinfo").first { $0.hasPrefix("model name") }
             .flatMap { $0.split(separator: ":", maxSplits: 1).last }
             .map { String($0.drop { $0 == " " }) } ?? "unknown processor"
         processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
         // The mount whose point is the longest beginning of the folder's name; the last of equals.
         var best = (length: 0, type: "unknown file system")
-        for line in Self.lines("/proc/self/mounts") {
+        for line in TextFile.lines("/proc/self/mounts") {
             let words = line.split(separator: " ")
             guard words.count > 2 else { continue }
             let point = words[1] == "/" ? "" : words[1]
@@ -27,19 +28,5 @@ public struct Machine: Encodable, Sendable {
             }
         }
         fileSystem = best.type
-    }
-
-    /// Of a file of /proc, which has no size to ask for.
-    private static func lines(_ path: String) -> [String] {
-        guard let file = fopen(path, "re") else { return [] }
-        defer { fclose(file) }
-        var lines: [String] = []
-        var line: UnsafeMutablePointer<CChar>?
-        var room = 0
-        defer { free(line) }
-        while getline(&line, &room, file) > 0 {
-            lines.append(String(cString: line!).split(separator: "\n").joined())
-        }
-        return lines
     }
 }

@@ -8,7 +8,7 @@ public struct Measurement: Codable, Sendable {
     public var operations = 0
     public var seconds = 0.0
     /// Of all threads of the process, user and system.
-    public var cpuSeconds = 0.0
+    var cpuSeconds = 0.0
     /// Nanoseconds inside the call that submits.
     public var submit = Distribution()
     /// Nanoseconds from there to the event.
@@ -68,7 +68,7 @@ struct Samples {
 
 /// How often each time was seen, in nanoseconds, to two digits.
 public struct Distribution: Codable, Sendable {
-    public private(set) var histogram = Histogram<UInt64>(
+    private(set) var histogram = Histogram<UInt64>(
         highestTrackableValue: UInt64(UInt32.max), numberOfSignificantValueDigits: .two)
 
     public init() {}

@@ -57,7 +57,7 @@ public struct CaseResult: Encodable, Sendable {
         public fileprivate(set) var cpuNanosecondsEach: Double?
         public fileprivate(set) var submit = Latency()
         public fileprivate(set) var completion = Latency()
-        public fileprivate(set) var systemCallsEach: [String: Double]?
+        fileprivate(set) var systemCallsEach: [String: Double]?
         /// For each request, all of them together; nil where they could not be counted.
         public var systemCalls: Double? { systemCallsEach.map { $0.values.reduce(0, +) } }
         fileprivate var rounds: [Measurement] = []

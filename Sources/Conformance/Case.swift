@@ -24,10 +24,10 @@ public struct Case: Sendable {
     public private(set) var environment: [String: String] = [:]
     public private(set) var limitSeconds = 10
     /// It uses up what others need, such as fs.aio-max-nr, or measures time closely.
-    public private(set) var runsAlone = false
+    private(set) var runsAlone = false
 
     /// What stands there, line by line, where the reference is `standard`.
-    public private(set) var stated: [String] = []
+    private(set) var stated: [String] = []
 
     let body: @Sendable (Scene) throws -> Void
 

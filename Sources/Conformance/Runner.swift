@@ -34,7 +34,7 @@ public struct Runner: Sendable {
     /// Whether the kernel's answers are the recorded ones.
     public var usesRecorded: Bool
     /// How the hidden mode of the tool is spelt.
-    public var childArguments: @Sendable (ChildTask) -> [String]
+    var childArguments: @Sendable (ChildTask) -> [String]
 
     static let referenceRuns = 3
 

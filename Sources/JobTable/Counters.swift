@@ -129,7 +129,7 @@ public struct Counters: ~Copyable {
     public var linux: LinuxCounters
     public let daemons: Gauge
     public let numAioProcs: Gauge
-    public let numQueueCount: Gauge  // (t)
+    let numQueueCount: Gauge  // (t)
     public let numBufAio: Gauge
     private let unused: (UInt64, UInt64)
     public let posix: PosixCounters

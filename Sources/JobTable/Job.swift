@@ -51,7 +51,7 @@ public struct Vector {
 /// says who may touch it; a name (index and generation) tells a later use from an earlier.
 public struct Job: ~Copyable {
     /// Vectors that fit into the job itself; longer arrays take a vector block.
-    public static let inlineVectors = 2
+    static let inlineVectors = 2
     /// The kernel's UIO_MAXIOV.
     public static let vectorsMax = 1024
     /// Stands for no job, no held file, no vector block.
@@ -61,7 +61,7 @@ public struct Job: ~Copyable {
     /// The record's place in the table.
     public internal(set) var index: UInt32  // constant once opened
     /// Changes each time the job is freed.
-    public let generation: Atomic<UInt32>  // (t) to write
+    let generation: Atomic<UInt32>  // (t) to write
     /// The next in a run queue, a batch, or a daemon's own list: an index, or `none`.
     public var queueNext: UInt32  // (q)
     /// Neighbours in the owner's request queue: indexes, or `none`.
@@ -99,9 +99,9 @@ public struct Job: ~Copyable {
     /// or under way, where it hangs if it is seen again.
     public var wasSeen: Bool  // (w), then (q)
     /// In a gate.
-    public var isGated: Bool  // (g) to write once others know the job; its owner may read it
+    var isGated: Bool  // (g) to write once others know the job; its owner may read it
     /// In a stream or sync gate behind an earlier job; no queue has it.
-    public var isParked: Bool  // (g), as isGated
+    var isParked: Bool  // (g), as isGated
     /// Set by a canceller; the daemon looks at it when told that cancellations are pending.
     public let cancelRequested: Atomic<Bool>
     /// The face's own: who sleeps for this very job, as bits.
@@ -133,7 +133,7 @@ public struct Job: ~Copyable {
     public var heldEventfd: UInt32  // (w)
 
     /// Index of a vector block, or `none`.
-    public var vectorBlock: UInt32  // (w)
+    var vectorBlock: UInt32  // (w)
     public var vectorCount: UInt32  // (w)
     /// Vectors before this one are done.
     public var vectorFirst: UInt32  // (w)
@@ -145,7 +145,7 @@ public struct Job: ~Copyable {
     public var progress: Int  // (w)
 
     /// The vectors, where there are no more than `Job.inlineVectors`.
-    public var inlineVectors: (Vector, Vector)  // (w)
+    var inlineVectors: (Vector, Vector)  // (w)
 
     /// Bytes, or a negated errno; valid from finished on.
     public var result: Int64  // (w)

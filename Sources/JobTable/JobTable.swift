@@ -29,7 +29,7 @@ public struct FaceHooks {
 }
 
 /// One array of 1,024 vectors, for requests with more vectors than fit into the job.
-public struct VectorBlock: ~Copyable {
+struct VectorBlock: ~Copyable {
     var next: UInt32
     // 1,024 vectors of 16 bytes; only the address of the first is ever taken.
     var storage: Vector
@@ -106,7 +106,7 @@ public struct JobTable: ~Copyable {
     }
 
     /// Jobs that are not free.
-    public var jobsInUse: UInt64 { counters.it.numQueueCount.current }
+    var jobsInUse: UInt64 { counters.it.numQueueCount.current }
 }
 
 extension Ref where Pointee == JobTable {

@@ -71,7 +71,7 @@ public enum Memory {
 
     /// As much address space as one reserve may take: a thirty-second part where it is limited, for
     /// the program has its own plans with it. With mlockall(MCL_FUTURE) it counts as locked.
-    public static var reserveBytesMax: Int {
+    static var reserveBytesMax: Int {
         let space = System.softLimit(RLIMIT_AS) ?? .max
         let locked =
             countsAsLocked.load(ordering: .relaxed)

@@ -16,7 +16,7 @@ public struct ProcessRoot: ~Copyable {
     public let creationLock: FutexLock
     /// Addresses of the job table, the paths' engine and the faces; 0 until created.
     /// Written under the creation lock, read by anybody.
-    public let jobTable: Atomic<UInt>
+    let jobTable: Atomic<UInt>
     public let engine: Atomic<UInt>
     public let linuxFace: Atomic<UInt>
     public let posixFace: Atomic<UInt>

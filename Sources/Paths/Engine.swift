@@ -99,7 +99,7 @@ public struct EngineRecord: ~Copyable {
     /// Deferred reads, for what must come after them.
     public var reads: OrderGate
     /// Deferred requests on streams, and writes that are one at a time.
-    public let streams: StreamGate
+    let streams: StreamGate
     var syncs: SyncGate
 
     /// Serialises the start of stations; guards everything that says (e).

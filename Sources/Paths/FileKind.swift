@@ -2,7 +2,7 @@
 // (FileFacts.swift), and what its last requests have told (FileHints.swift).
 
 /// What decides the path of a request on a file.
-public enum FileKind: UInt32 {
+enum FileKind: UInt32 {
     case unknown = 0
     /// Regular file or block device through the page cache; RWF_NOWAIT works.
     case cached

@@ -24,15 +24,15 @@ extension Ref where Pointee == Station {
                 return result
             }
         }
-        let argument = unsafe UnsafeMutableRawPointer(pointer)
-        let stack = Int(IOCTX_DAEMON_STACK_BYTES)
-        let error =
+        typealias Life = @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer?
+        let life: Life =
             switch it.kind {
-            case .uring: unsafe ioctx_thread_start({ unsafe UringDaemon.main($0) }, argument, stack)
-            case .native:
-                unsafe ioctx_thread_start({ unsafe NativeDaemon.main($0) }, argument, stack)
-            case .pool: unsafe ioctx_thread_start({ unsafe PoolDaemons.main($0) }, argument, stack)
+            case .uring: { unsafe UringDaemon.main($0) }
+            case .native: { unsafe NativeDaemon.main($0) }
+            case .pool: { unsafe PoolDaemons.main($0) }
             }
+        let error = unsafe ioctx_thread_start(
+            life, UnsafeMutableRawPointer(pointer), Int(IOCTX_DAEMON_STACK_BYTES))
         if error != 0 {
             if it.kind == .pool { closeSender() }
             it.state.store(Station.dead, ordering: .releasing)

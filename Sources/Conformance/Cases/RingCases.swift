@@ -255,18 +255,11 @@ enum RingCases {
         },
         Case("ring/mapping-flags") { s in
             let context = s.setup()
-            var text = ""
-            if let file = fopen("/proc/self/maps", "r") {
-                var line = [CChar](repeating: 0, count: 1024)
-                let start = String(context, radix: 16)
-                while fgets(&line, 1024, file) != nil {
-                    let entry = line.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
-                    let words = entry.split(whereSeparator: { " -".contains($0) })
-                    if words.first.map(String.init) == start { text = String(words[2].prefix(2)) }
-                }
-                fclose(file)
-            }
-            s.line("readable and writable: \(text)")
+            let start = String(context, radix: 16)
+            let words = TextFile.lines("/proc/self/maps").lazy
+                .map { $0.split(whereSeparator: { " -".contains($0) }) }
+                .first { $0.first.map(String.init) == start }
+            s.line("readable and writable: \(words?[2].prefix(2) ?? "")")
         },
     ]
 }
