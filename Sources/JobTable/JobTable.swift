@@ -106,7 +106,7 @@ public struct JobTable: ~Copyable {
     }
 
     /// Jobs that are not free.
-    var jobsInUse: UInt64 { counters.it.numQueueCount.current }
+    public var jobsInUse: UInt64 { counters.it.numQueueCount.current }
 }
 
 extension Ref where Pointee == JobTable {

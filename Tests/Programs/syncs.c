@@ -284,12 +284,13 @@ static void a_handler_may_sync(void) {
 static void a_handler_may_jump_away(void) {
     io_context_t context = new_context(8);
     // A handler that interrupts the start of a daemon may not jump.
-    struct io_event event;
+    static struct io_event event;
     struct timespec moment = {0, 1000};
     must(io_getevents(context, 1, 1, &event, &moment), 0);
     for (int round = 0; round < 4; round++) {
         int fd = dirty_file("slow");
         struct iocb request;
+        event.obj = NULL;
         io_prep_fsync(&request, fd);
         submit(context, &request);
         if (sigsetjmp(away, 1) == 0) {
@@ -297,7 +298,8 @@ static void a_handler_may_jump_away(void) {
             io_getevents(context, 2, 2, &event, NULL);
             must_that(0, "two events came");
         }
-        must(io_getevents(context, 1, 1, &event, NULL), 1);
+        // The kernel takes an event while it waits for the other.
+        if (on_layer() || event.obj == NULL) must(io_getevents(context, 1, 1, &event, NULL), 1);
         expect(event.obj == &request, 1);
         expect(event.res, 0);
         close(fd);
