@@ -157,6 +157,18 @@ public enum System {
         Int32(truncatingIfNeeded: systemCall(Int32(SYS_gettid)))
     }
 
+    /// False when a filter of system calls is active that may kill whoever opens a file: a sandbox
+    /// opens what it needs and then nothing more.
+    public static var mayOpenFiles: Bool {
+        if opensNothing.load(ordering: .relaxed) { return false }
+        if !filterForbids({ System.openRoot() }) { return true }
+        opensNothing.store(true, ordering: .relaxed)
+        return false
+    }
+
+    /// It was found so, and no filter is ever taken back.
+    private static let opensNothing = Atomic<Bool>(false)
+
     private static func openRoot() -> Int {
         let path: StaticString = "/"
         return unsafe systemCall(
@@ -181,8 +193,7 @@ public enum System {
 
     /// Reads a small file such as a sysctl into `buffer`; the number of bytes, or a negated errno.
     static func readFile(_ path: StaticString, into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        // A sandbox may open what it needs and then nothing more.
-        if filterForbids({ System.openRoot() }) { return failure(EPERM) }
+        if !mayOpenFiles { return failure(EPERM) }
         let descriptor = unsafe systemCall(
             Int32(SYS_openat), Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
             Int(O_RDONLY | O_CLOEXEC))
