@@ -83,9 +83,8 @@ public struct Job: ~Copyable {
     public var isBuffered: Bool  // (w)
     /// On a pipe, socket, terminal or the like: waits for readiness, a short read is final.
     public var isStream: Bool  // (w)
-    /// A stream that is a socket: an error that comes once a write has moved something is the next
-    /// request's to report, and no signal.
-    public var isSocket: Bool  // (w)
+    /// A write to a socket, and to which.
+    public var socket: SocketKind  // (w)
     /// With a daemon on io_uring: what its ring was asked last. The daemon's alone.
     public var asked: RingQuestion
     /// One at a time on its file: a direct write that makes it longer, a deferred buffered write,
@@ -163,11 +162,22 @@ public struct Job: ~Copyable {
     public var inode: UInt64  // (w)
 }
 
+/// Sockets, as what becomes of a write amid which the peer goes away differs.
+public enum SocketKind: UInt8 {
+    case none
+    /// AF_UNIX: who waits takes the error, and gets no signal (net/unix/af_unix.c and
+    /// net/core/sock.c, sock_alloc_send_pskb).
+    case local
+    /// An error that comes once something was sent is the next request's, and brings no signal
+    /// (net/ipv4/tcp.c, tcp_sendmsg_locked).
+    case remote
+}
+
 /// What a ring is asked for a job.
 public enum RingQuestion: UInt8 {
     /// The request itself.
     case itself
-    /// Of a write to a socket that has moved something: whether there is room for the rest.
+    /// Of a write to a remote socket that has moved something: whether there is room for the rest.
     case room
     /// Of a POLL that has fired for nothing that it is about: each change from now on.
     case changes
@@ -189,6 +199,9 @@ extension Ref where Pointee == Job {
 
     /// True for what waits for a pipe or the like, and holds no thread meanwhile.
     public var awaitsReadiness: Bool { it.isStream || it.operation == .poll }
+
+    /// False once it is done, whatever a ring may still have to say about it.
+    public var isOnRing: Bool { state == (awaitsReadiness ? .waiting : .running) }
 
     /// The result of a job that was taken back: what it had transferred by then, if that was with a
     /// stream, for a file is read again. The kernel's io_cancel gives a cancelled poll the result

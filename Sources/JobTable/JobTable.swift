@@ -128,7 +128,7 @@ extension Ref where Pointee == JobTable {
         job.it.queueNext = Job.none
         job.it.isBuffered = false
         job.it.isStream = false
-        job.it.isSocket = false
+        job.it.socket = .none
         job.it.asked = .itself
         job.it.isExclusive = false
         job.it.mustStartDisk = false

@@ -150,6 +150,19 @@ public enum System {
         return withAddress(of: &time) { systemCall(Int32(SYS_nanosleep), $0, 0) }
     }
 
+    /// Whether a socket is one of AF_UNIX.
+    public static func isLocalSocket(_ descriptor: Int32) -> Bool {
+        var domain: Int32 = 0
+        var bytes: UInt32 = 4
+        return withAddress(of: &domain) { domainAddress in
+            withAddress(of: &bytes) {
+                systemCall(
+                    Int32(SYS_getsockopt), Int(descriptor), Int(SOL_SOCKET), 39,  // SO_DOMAIN
+                    domainAddress, $0)
+            }
+        } == 0 && domain == AF_UNIX
+    }
+
     /// The calling thread's identifier. Not cached: a forked child has the thread-locals of its
     /// parent, but not its identifiers.
     @inline(__always)

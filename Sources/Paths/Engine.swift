@@ -277,14 +277,15 @@ extension Ref where Pointee == EngineRecord {
 
     private func kernelAIOIsUsableLocked() -> Bool {
         if let known = it.kernelAIOIsUsable { return known }
-        let isUsable = KernelAIO.isUsable()
-        it.kernelAIOIsUsable = isUsable
-        return isUsable
+        it.kernelAIOIsUsable = KernelAIO.isUsable()
+        return it.kernelAIOIsUsable ?? false
     }
 
     private func startNativeLocked() -> Bool {
         let result =
-            kernelAIOIsUsableLocked() ? start(.native, in: it.nativeStation) : failure(ENOSYS)
+            kernelAIOIsUsableLocked()
+            ? start(.native, in: it.nativeStation)
+            : failure(it.kernelAIOIsUsable == nil ? EAGAIN : ENOSYS)
         if result < 0 && !isForNow(result) { it.nativeIsHopeless.store(true, ordering: .relaxed) }
         return result == 0
     }
@@ -307,7 +308,8 @@ extension Ref where Pointee == EngineRecord {
     }
 
     private func start(_ kind: Station.Kind, in slot: borrowing StationSlot) -> Int {
-        if SandboxProbe.filterKills(kind) { return failure(EPERM) }
+        let refusal = SandboxProbe.refusal(of: kind)
+        if refusal < 0 { return refusal }
         guard let station = idleStation(kind) else { return failure(ENOMEM) }
         // Held meanwhile: a daemon that left before it is in the slot would never leave the slot.
         station.it.users.wrappingAdd(1, ordering: .sequentiallyConsistent)

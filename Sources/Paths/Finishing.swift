@@ -105,18 +105,18 @@ extension Ref where Pointee == Station {
         if !isNotify { it.table.hooks(of: face).wake?(owner) }
     }
 
-    /// True when a socket that has taken part of a write is found to take no more, by what poll(2)
-    /// tells: its error is left for the next request, and the bytes until then are the result
-    /// (net/ipv4/tcp.c, tcp_sendmsg_locked).
+    /// True when a remote socket that has taken part of a write is found to be closed, by what
+    /// poll(2) tells: its error is left for the next request, and the bytes until then are the
+    /// result. (POLLERR alone may be about its error queue.)
     func isBroken(_ job: JobRef, _ readiness: Int) -> Bool {
-        job.it.isSocket && job.it.operation == .write && job.it.progress > 0
-            && (readiness < 0 || readiness & Int(POLLERR | POLLHUP) != 0)
+        job.it.socket == .remote && job.it.progress > 0
+            && (readiness < 0 || readiness & Int(POLLHUP) != 0)
     }
 
     /// The signal that the kernel would have sent to the thread that submitted the write; the C
     /// library's POSIX AIO sends none. In the submitter it has come by itself.
     private func raisePipeSignal(_ job: JobRef) {
-        if job.it.operation != .write || job.it.face == .posix
+        if job.it.operation != .write || job.it.face == .posix || job.it.socket == .local
             || job.it.rwFlags & Int32(IOCTX_RWF_NOSIGNAL) != 0 || CurrentThread().station == 0
         {
             return
@@ -132,7 +132,7 @@ extension Ref where Pointee == Station {
     /// pipe_write), a socket by the next request.
     func totalResult(_ job: JobRef, last: Int) -> Int {
         if job.it.progress == 0 { return last }
-        if last == failure(EPIPE) && !job.it.isSocket { raisePipeSignal(job) }
+        if last == failure(EPIPE) && job.it.socket == .none { raisePipeSignal(job) }
         return job.it.progress &+ max(last, 0)
     }
 }

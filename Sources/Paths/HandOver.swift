@@ -200,7 +200,9 @@ extension Ref where Pointee == EngineRecord {
         job.it.blocksWhenReady = request.operation == .write && facts.blocksWriters
         job.it.isStream =
             facts.kind == .stream && request.operation != .poll && !job.it.blocksWhenReady
-        job.it.isSocket = job.it.isStream && facts.isSocket
+        if job.it.isStream && facts.isSocket && request.operation == .write {
+            job.it.socket = System.isLocalSocket(request.descriptor) ? .local : .remote
+        }
         job.it.submitter =
             job.it.isStream && request.face == .linux
             ? UInt32(bitPattern: System.threadIdentifier()) : CurrentThread().name

@@ -16,10 +16,12 @@ public enum KernelAIO {
         systemCall(number, a, b, c, d, e, Int(IOCTX_EXEMPT))
     }
 
-    /// True when the kernel's AIO may be asked for without being killed.
-    static func isUsable() -> Bool {
+    /// True when the kernel's AIO may be asked for without being killed; nil when nobody can find
+    /// out now.
+    static func isUsable() -> Bool? {
         if !mayBeTrapped { return true }
-        return SandboxProbe.runInChild { KernelAIO.trySetup() } == 0
+        let result = SandboxProbe.runInChild { KernelAIO.trySetup() }
+        return result == SandboxProbe.childless ? nil : result == 0
     }
 
     private static func trySetup() -> Int {

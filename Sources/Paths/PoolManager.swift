@@ -17,18 +17,18 @@ extension Ref where Pointee == Station {
         // Nobody can reach a lost station, so it looks by itself; with jobs under way it does not
         // sleep too long, for it may be lost without knowing. The threads of one that is lost
         // cannot tell this one that they have given it a job which was parked behind theirs.
-        let lost =
-            it.isLost.load(ordering: .sequentiallyConsistent)
-            || it.users.load(ordering: .acquiring) != 0 && it.engine.hasLostStation
+        let isLost = it.isLost.load(ordering: .sequentiallyConsistent)
+        let mustLook = it.users.load(ordering: .acquiring) != 0 && it.engine.hasLostStation
         let busy = it.running.load(ordering: .acquiring) != 0
         let lifetimeMs = Int(it.table.it.limits.aiodLifetimeMs)
-        let ready = waitForEvents(lost ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
+        let ready = waitForEvents(
+            isLost || mustLook ? 50 : (busy ? min(lifetimeMs, 1000) : lifetimeMs))
         repeat { takePoolQueue() } while it.queue.count.load(ordering: .acquiring) != 0
         giveUpAbandoned()
         if it.cancellations.exchange(0, ordering: .sequentiallyConsistent) != 0 {
             serveWaiting { $0.it.cancelRequested.load(ordering: .acquiring) }
         }
-        if ready != 0 || it.running.load(ordering: .acquiring) != 0
+        if ready != 0 || mustLook || it.running.load(ordering: .acquiring) != 0
             || it.pool.workers.load(ordering: .acquiring) != 0
         {
             return false
@@ -48,8 +48,10 @@ extension Ref where Pointee == Station {
             systemCall(
                 Int32(SYS_epoll_pwait), Int(it.pool.epoll), $0, 32, timeoutMs, 0, 8)
         }
+        // The C library's own signal, for setuid() and the like: the time is not over.
+        if count == failure(EINTR) { return 1 }
         // A filter that came late refuses the call: files are tried by time.
-        if count < 0 && count != failure(EINTR) {
+        if count < 0 {
             System.sleep(nanoseconds: 10_000_000)
             serveWaiting { it.files[$0.it.heldFile].it.waitingHead == $0.it.index }
             return 0
@@ -262,7 +264,7 @@ extension Ref where Pointee == Station {
         }
         let isWrite = job.it.operation == .write
         while true {
-            if job.it.isSocket && job.it.progress > 0
+            if job.it.socket == .remote && job.it.progress > 0
                 && isBroken(job, System.readiness(of: number, 0))
             {
                 settle(job, from: .running, result: job.it.progress)

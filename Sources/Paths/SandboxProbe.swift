@@ -8,17 +8,17 @@ enum SandboxProbe {
     static let killed = -10_000
     static let childless = -10_001
 
-    /// True when a seccomp filter is active and kills a process that tries the calls of such
-    /// daemons, or nobody can try them.
-    static func filterKills(_ kind: Station.Kind) -> Bool {
-        if !System.isFiltered { return false }
+    /// -EPERM when a seccomp filter is active and kills a process that tries the calls of such
+    /// daemons, -EAGAIN when nobody can try them now; else 0.
+    static func refusal(of kind: Station.Kind) -> Int {
+        if !System.isFiltered { return 0 }
         let result =
             switch kind {
             case .uring: runInChild { SandboxProbe.tryUringDaemon() }
             case .pool: runInChild { SandboxProbe.tryPrivateTable() }
             case .native: runInChild { SandboxProbe.tryDaemon() }
             }
-        return result == killed || result == childless
+        return result == killed ? failure(EPERM) : result == childless ? failure(EAGAIN) : 0
     }
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.

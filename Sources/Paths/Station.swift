@@ -74,7 +74,7 @@ struct Station: ~Copyable {
 
     /// How many files a station can hold at the moment. Both a table of registered files and a
     /// descriptor table are bounded by RLIMIT_NOFILE. A pool has seven of its own in its table:
-    /// Three eventfds of nobody's, two receivers, the epoll set, the bell; some more are to spare.
+    /// three eventfds of nobody's, two receivers, the epoll set, the bell; some more are to spare.
     /// The last slot of a ring is its tombstone's.
     static func filesMax(_ kind: Kind) -> UInt32 {
         let open = Int(clamping: System.softLimit(RLIMIT_NOFILE) ?? 1024)

@@ -71,8 +71,11 @@ extension Ref where Pointee == Station {
             signalInProgram(file.it.descriptor, count: file.it.announced)
         } else {
             let number = Int32(truncatingIfNeeded: installed)
-            if System.readiness(of: number, UInt32(POLLOUT)) > 0 {
-                Eventfd.signal(number, count: file.it.announced)
+            // One at a time, for which there is room by what poll(2) tells (eventfd(2)).
+            var left = file.it.announced
+            while left > 0 && System.readiness(of: number, UInt32(POLLOUT)) == Int(POLLOUT) {
+                Eventfd.signal(number, count: 1)
+                left &-= 1
             }
             System.close(number)
         }

@@ -82,8 +82,7 @@ extension Ref where Pointee == Station {
         let entry = workEntry()
         // The rest of a write: see `isBroken`.
         let mustAskForRoom =
-            job.it.isSocket && job.it.operation == .write && job.it.progress > 0
-            && job.it.asked == .itself
+            job.it.socket == .remote && job.it.progress > 0 && job.it.asked == .itself
         entry.it.fd = Int32(bitPattern: job.it.heldFile)
         entry.it.flags = UInt8(URING_SQE_FIXED_FILE)
         if job.it.blocksWhenReady { entry.it.flags |= UInt8(URING_SQE_ASYNC) }
@@ -170,6 +169,8 @@ extension Ref where Pointee == Station {
         }
     }
 
+    /// Tells the ring to let go of a job; of a POLL that is asked about changes, more may come all
+    /// the same, when the job is done.
     private func cancelOnRing(_ job: JobRef) {
         let entry = workEntry()
         entry.it.opcode = UInt8(URING_OP_ASYNC_CANCEL)
@@ -208,7 +209,7 @@ extension Ref where Pointee == Station {
                 signalled(UInt32(truncatingIfNeeded: data & 0xffff), Int(completion.result))
             } else if data & ~0xffff == UringDaemon.installData {
                 signalOneself(UInt32(truncatingIfNeeded: data & 0xffff), Int(completion.result))
-            } else if let job = it.table.job(named: data) {
+            } else if let job = it.table.job(named: data), job.isOnRing {
                 if completion.flags & UInt32(URING_CQE_MORE) != 0 {
                     // Of a POLL that is asked about changes: it is done when one is what it wants.
                     if Int(completion.result) & Int(job.it.pollEvents) == 0 { continue }
@@ -260,7 +261,9 @@ extension Ref where Pointee == Station {
         }
         guard job.it.operation == .read || job.it.operation == .write else { return false }
         if job.it.asked == .room { return !isBroken(job, result) }
-        if result == failure(EAGAIN) && job.it.isSocket && job.it.progress > 0 { return true }
+        if result == failure(EAGAIN) && job.it.socket == .remote && job.it.progress > 0 {
+            return true
+        }
         if result == failure(EINTR) || lowerPriority(of: job, after: result) { return true }
         if result <= 0 || result >= job.it.length { return false }
         return job.it.isStream ? job.it.operation == .write : job.it.isBuffered

@@ -226,10 +226,63 @@ static void a_socket_tells_its_error_to_the_next_write(void) {
     expect(atomic_load(&pipe_signals), 0);
 }
 
+static void *stop_sending_soon(void *fd) {
+    sleep_ms(100);
+    shutdown(*(int *)fd, SHUT_WR);
+    return NULL;
+}
+
+// Who waits for room in a local socket gets no signal.
+static void a_local_socket_that_is_shut_down_brings_no_signal(void) {
+    static char data[4096];
+    const char *engine = getenv("IOCTX_ENGINE");
+    struct iocb request;
+    pthread_t thread;
+    int ends[2];
+    if (on_layer() && ((engine && strcmp(engine, "threads") == 0) || getenv("IO_URING_FORBIDDEN")))
+        skip_case("epoll does not tell of it: README.md");
+    signal(SIGPIPE, count_signal);
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    must(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+    while (write_some(ends[0], data) > 0) {}
+    must(fcntl(ends[0], F_SETFL, 0), 0);
+    io_prep_pwrite(&request, ends[0], data, sizeof data, 0);
+    start_thread(&thread, stop_sending_soon, &ends[0]);
+    expect(run_one(new_context(8), &request), -EPIPE);
+    pthread_join(thread, NULL);
+    expect(atomic_load(&pipe_signals), 0);
+}
+
+static void *read_all_slowly(void *fd) {
+    static char bytes[1 << 16];
+    sleep_ms(100);
+    while (read(*(int *)fd, bytes, sizeof bytes) > 0) {}
+    return NULL;
+}
+
+// The socket has something in its error queue: poll() reports POLLERR, and nothing is wrong.
+static void a_socket_with_an_error_queue_takes_a_write_whole(void) {
+    enum { TX_SOFTWARE = 1 << 1, SOFTWARE = 1 << 4, OPT_ID = 1 << 7, TX_ACK = 1 << 9, OPT_TSONLY = 1 << 11 };
+    int ends[2], stamps = TX_SOFTWARE | SOFTWARE | OPT_ID | TX_ACK | OPT_TSONLY;
+    char *data = calloc(1, HUGE);
+    struct iocb request;
+    pthread_t reader;
+    io_context_t context = new_context(8);
+    connect_over_tcp(ends);
+    must(setsockopt(ends[0], SOL_SOCKET, SO_TIMESTAMPING, &stamps, sizeof stamps), 0);
+    start_thread(&reader, read_all_slowly, &ends[1]);
+    io_prep_pwrite(&request, ends[0], data, HUGE, 0);
+    expect(run_one(context, &request), HUGE);
+    close(ends[0]);
+    pthread_join(reader, NULL);
+}
+
 // The peer will send no more, which is not what the poll is about.
 static void a_poll_for_room_outlives_half_of_its_peer(void) {
     struct timespec soon = {0, 50000000};
     static char data[4096];
+    int counter = eventfd(0, EFD_NONBLOCK);
+    eventfd_t count;
     io_context_t context = used_context(8);
     struct io_event event;
     struct iocb request;
@@ -239,6 +292,7 @@ static void a_poll_for_room_outlives_half_of_its_peer(void) {
         must(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
         while (write_some(ends[0], data) > 0) {}
         io_prep_poll(&request, ends[0], POLLOUT);
+        io_set_eventfd(&request, counter);
         submit(context, &request);
         sleep_ms(20);
         must(shutdown(ends[1], SHUT_WR), 0);
@@ -253,8 +307,11 @@ static void a_poll_for_room_outlives_half_of_its_peer(void) {
             reap(context, 1, &event);
             expect((long)event.res & POLLOUT, POLLOUT);
         }
-        close(ends[0]);
         close(ends[1]);
+        expect(io_getevents(context, 1, 1, &event, &soon), 0);
+        must(eventfd_read(counter, &count), 0);
+        expect(count, 1);
+        close(ends[0]);
     }
     must(io_destroy(context), 0);
 }
@@ -500,6 +557,8 @@ int main(int argc, char **argv) {
         CASE(a_fifo_without_writers_is_at_its_end),
         CASE(a_socket_that_was_shut_down_is_at_its_end),
         CASE(a_socket_tells_its_error_to_the_next_write),
+        CASE(a_local_socket_that_is_shut_down_brings_no_signal),
+        CASE(a_socket_with_an_error_queue_takes_a_write_whole),
         CASE(a_poll_for_room_outlives_half_of_its_peer),
         LAYER_CASE(a_read_behind_one_of_a_lost_daemon_ends_with_it, 20, WAITS),
         LAYER_CASE(the_last_write_lets_go_of_its_pipe_before_its_event, 20, WAITS),
