@@ -179,6 +179,9 @@ public enum RingQuestion: UInt8 {
     case itself
     /// Of a write to a remote socket that has moved something: whether there is room for the rest.
     case room
+    /// Of such a write, the rest, however long it takes: there is no room, and yet a poll for it
+    /// would fire each time.
+    case rest
     /// Of a POLL that has fired for nothing that it is about: each change from now on.
     case changes
 }

@@ -243,12 +243,14 @@ extension Ref where Pointee == LinuxFace {
     }
 
     /// Ends an adopted context that can no longer be found, and whose ring nobody reads any more.
-    /// The kernel awaits its requests and wakes its sleepers.
-    func destroyAdopted(_ context: ContextRef) {
-        _ = KernelAIO.destroy(context.it.address.load(ordering: .relaxed))
+    /// The kernel awaits its requests and wakes its sleepers. 0, or -EINVAL where the program has
+    /// unmapped the ring.
+    func destroyAdopted(_ context: ContextRef) -> Int {
+        let result = KernelAIO.destroy(context.it.address.load(ordering: .relaxed))
         it.lock.lock()
         it.adoptedContexts &-= 1
         it.adoptedEvents &-= context.it.quota
         it.lock.unlock()
+        return result
     }
 }

@@ -140,10 +140,7 @@ extension Ref where Pointee == LinuxFace {
         context.it.lock.lock()
         let isAdopted = context.isAdopted
         context.it.lock.unlock()
-        if isAdopted {
-            destroyAdopted(context)
-            return 0
-        }
+        if isAdopted { return destroyAdopted(context) }
         cancelAll(of: context)
         unmapView(of: context)
         // A handler that interrupted a call on this very context cannot wait for that call.

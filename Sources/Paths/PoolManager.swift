@@ -90,7 +90,9 @@ extension Ref where Pointee == Station {
                 it.running.wrappingSubtract(1, ordering: .acquiringAndReleasing)
             } else if job.awaitsReadiness {
                 if job.transition(from: .queued, to: .running) {
-                    waitForReadiness(job)
+                    // One that was parked has not been tried; and there may be room for it that
+                    // epoll does not report: a pipe's for less than a page, a socket's least part.
+                    if job.it.operation != .write || !attempt(job) { waitForReadiness(job) }
                 } else {
                     settle(job, from: .cancelled, result: job.cancelledResult)
                 }

@@ -236,7 +236,7 @@ extension Ref where Pointee == Station {
         }
         var total = result
         switch job.it.operation {
-        case .write where job.it.asked == .room: total = job.it.progress
+        case .write where job.it.asked != .itself: total = job.it.progress
         case .read, .write:
             // Unless it was cancelled, what was interrupted goes on: see mustContinue.
             total = totalResult(job, last: result == failure(EINTR) ? failure(ECANCELED) : result)
@@ -260,7 +260,11 @@ extension Ref where Pointee == Station {
             return true
         }
         guard job.it.operation == .read || job.it.operation == .write else { return false }
-        if job.it.asked == .room { return !isBroken(job, result) }
+        if job.it.asked == .room {
+            // For an error queue, or a peer that will send no more: IO_POLL_UNMASK again.
+            if result & Int(POLLOUT) == 0 { job.it.asked = .rest }
+            return !isBroken(job, result)
+        }
         if result == failure(EAGAIN) && job.it.socket == .remote && job.it.progress > 0 {
             return true
         }

@@ -277,6 +277,52 @@ static void a_socket_with_an_error_queue_takes_a_write_whole(void) {
     pthread_join(reader, NULL);
 }
 
+// The rest of a write waits for room while the peer, which will send no more, does not read.
+static void a_write_to_half_of_a_peer_waits_asleep(void) {
+    static char bytes[1 << 16];
+    int ends[2], small = 4096;
+    char *data = calloc(1, HUGE);
+    struct iocb request;
+    struct io_event event;
+    io_context_t context = new_context(8);
+    connect_over_tcp(ends);
+    must(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    must(shutdown(ends[1], SHUT_WR), 0);
+    io_prep_pwrite(&request, ends[0], data, HUGE, 0);
+    submit(context, &request);
+    sleep_ms(100);
+    double before = processor_seconds();
+    sleep_ms(500);
+    double used = processor_seconds() - before;
+    expect_that(used < 0.1, "%.3f s of a processor in 0.5 s", used);
+    for (long left = HUGE; left > 0;) {
+        ssize_t got = read(ends[1], bytes, sizeof bytes);
+        must_that(got > 0, "read: %s", strerror(errno));
+        left -= got;
+    }
+    reap(context, 1, &event);
+    expect((long)event.res, HUGE);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+// There is room for the second write, though less than poll(2) tells of.
+static void a_parked_write_is_tried_before_it_waits(void) {
+    static char bytes[4096];
+    int ends[2];
+    struct iocb requests[2], *list[] = {&requests[0], &requests[1]};
+    struct io_event events[2];
+    io_context_t context = new_context(8);
+    must(pipe(ends), 0);
+    must(fcntl(ends[1], F_SETPIPE_SZ, 4096), 4096);
+    must(write(ends[1], bytes, 4096), 4096);
+    for (int i = 0; i < 2; i++) io_prep_pwrite(list[i], ends[1], bytes, 10, 0);
+    must(io_submit(context, 2, list), 2);
+    must(read(ends[0], bytes, 4096), 4096);
+    reap(context, 2, events);
+    must(io_destroy(context), 0);
+}
+
 // The peer will send no more, which is not what the poll is about.
 static void a_poll_for_room_outlives_half_of_its_peer(void) {
     struct timespec soon = {0, 50000000};
@@ -559,6 +605,8 @@ int main(int argc, char **argv) {
         CASE(a_socket_tells_its_error_to_the_next_write),
         CASE(a_local_socket_that_is_shut_down_brings_no_signal),
         CASE(a_socket_with_an_error_queue_takes_a_write_whole),
+        LAYER_CASE(a_write_to_half_of_a_peer_waits_asleep, 20, WAITS),
+        LAYER_CASE(a_parked_write_is_tried_before_it_waits, 20, WAITS),
         CASE(a_poll_for_room_outlives_half_of_its_peer),
         LAYER_CASE(a_read_behind_one_of_a_lost_daemon_ends_with_it, 20, WAITS),
         LAYER_CASE(the_last_write_lets_go_of_its_pipe_before_its_event, 20, WAITS),
