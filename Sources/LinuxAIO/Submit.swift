@@ -208,8 +208,12 @@ extension Ref where Pointee == LinuxFace {
             let result = checkEventfd(iocb, &gathered)
             if result < 0 { return result }
         }
-        // Where no daemon can be had it waits here, perhaps for who waits for those before it.
-        if !it.engine.isFileByHint(iocb.aio_fildes) { gathered.publish() }
+        // Where no daemon can be had it waits here, perhaps for who waits for those before it. And
+        // who has the event of an fsync, which is handed over at once, has those of the writes.
+        let isSync =
+            Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_FSYNC)
+            || Int(iocb.aio_lio_opcode) == Int(IOCB_CMD_FDSYNC)
+        if isSync || !it.engine.isFileByHint(iocb.aio_fildes) { gathered.publish() }
         var vector = Vector(base: 0, length: 0)
         let outcome = withAddress(of: &vector) { vectorAddress in
             start(
