@@ -190,7 +190,7 @@ public enum System {
 
     /// True when a filter of system calls is active and what `body` does fails in a child: here it
     /// might be killed for it.
-    static func filterForbids(_ body: @convention(c) () -> Int) -> Bool {
+    public static func filterForbids(_ body: @convention(c) () -> Int) -> Bool {
         if !isFiltered { return false }
         var body = body
         return withAddress(of: &body) { bodyAddress in

@@ -23,8 +23,7 @@ enum SandboxProbe {
 
     /// True when kcmp(2) may be called; where a seccomp filter is active, a child finds out.
     static func mayCompareFiles() -> Bool {
-        if !System.isFiltered { return compareFiles() == 0 }
-        return runInChild { SandboxProbe.compareFiles() } == 0
+        !System.filterForbids { SandboxProbe.compareFiles() } && compareFiles() == 0
     }
 
     /// Compares this thread's descriptor 0 with itself.
@@ -123,7 +122,7 @@ enum SandboxProbe {
     /// True when threads may be asked for their CPUs, scheduling class and I/O priority, and given
     /// others; where a seccomp filter is active, a child finds out.
     static func mayTuneThreads() -> Bool {
-        !System.isFiltered || runInChild { SandboxProbe.tuneThread() } == 0
+        !System.filterForbids { SandboxProbe.tuneThread() }
     }
 
     private static func tuneThread() -> Int {
